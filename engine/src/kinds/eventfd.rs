@@ -1,0 +1,58 @@
+//! A counter that wakes its readers.
+
+use super::{DescriptionImage, Kind, Making, Open, Seen, Tree};
+use crate::error::{Error, OnObject as _};
+use crate::sys;
+use std::io;
+use std::os::fd::OwnedFd;
+
+pub(super) struct Eventfd;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Image {
+    #[prost(uint64, tag = "1")]
+    counter: u64,
+    #[prost(bool, tag = "2")]
+    semaphore: bool,
+}
+
+impl Kind for Eventfd {
+    const NAME: &'static str = "eventfd";
+    type Image = Image;
+
+    fn claims(seen: &Seen) -> bool {
+        seen.link == "anon_inode:[eventfd]"
+    }
+
+    fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
+        parse(of[0].seen).on("understand", || of[0].seen.object(Self::NAME))
+    }
+
+    fn create(
+        image: &Image,
+        descriptions: &[DescriptionImage],
+        at: &dyn Making,
+    ) -> Result<Vec<OwnedFd>, Error> {
+        assert_eq!(descriptions.len(), 1, "each description is an eventfd of its own");
+        Ok(vec![make(image).on("make", || at.object(Self::NAME))?])
+    }
+}
+
+/// eventfd2(2) takes the low half of the count; a greater one is written.
+fn make(image: &Image) -> io::Result<OwnedFd> {
+    let flags = if image.semaphore { libc::EFD_SEMAPHORE } else { 0 };
+    let fd = sys::fd::eventfd(0, flags)?;
+    if image.counter > 0 {
+        nix::unistd::write(&fd, &image.counter.to_ne_bytes())?;
+    }
+    Ok(fd)
+}
+
+/// The count is hexadecimal; the semaphore flag is newer than Linux 6.5.
+fn parse(seen: &Seen) -> io::Result<Image> {
+    let counter = seen
+        .field("eventfd-count")
+        .and_then(|text| u64::from_str_radix(text, 16).ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no eventfd-count"))?;
+    Ok(Image { counter, semaphore: seen.field("eventfd-semaphore") == Some("1") })
+}

@@ -1,0 +1,3 @@
+//! Kernel interfaces that no library wraps, each made safe here. The only unsafe code.
+
+pub(crate) mod fd;
