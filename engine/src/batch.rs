@@ -84,6 +84,8 @@ pub(crate) struct Entry {
 pub struct Batch {
     pub(crate) entries: Vec<Entry>,
     pub(crate) bytes: Vec<u8>,
+    /// Words of `bytes` that are to hold the address of other bytes: (where, which).
+    pub(crate) pointers: Vec<(usize, usize)>,
 }
 
 impl Batch {
@@ -142,6 +144,12 @@ impl Batch {
         let mut bytes = text.as_ref().to_vec();
         bytes.push(0);
         self.bytes(&bytes)
+    }
+
+    /// Makes the eight bytes at `offset` of `within` the address of `to`: a pointer in a struct.
+    pub fn pointer(&mut self, within: Bytes, offset: usize, to: Bytes) {
+        assert!(offset + 8 <= within.length, "a pointer lies inside its struct");
+        self.pointers.push((within.offset + offset, to.offset));
     }
 
     /// Zeroed room for an answer of `length` bytes.

@@ -7,6 +7,7 @@ mod arch;
 pub mod aspects;
 pub mod batch;
 mod error;
+pub mod freeze;
 pub mod kinds;
 pub mod puppet;
 mod refusal;
@@ -15,6 +16,7 @@ mod refusal;
 mod sys;
 
 pub mod tracee;
+pub mod tree;
 
 pub use error::{Error, Object, OnObject};
 pub use refusal::Refusal;

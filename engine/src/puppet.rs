@@ -176,6 +176,12 @@ impl Puppet {
         self.address + blob::SYSCALL_OFFSET
     }
 
+    /// Puts bytes where the process can read them, until the next batch; says where.
+    pub(crate) fn place(&self, bytes: &[u8]) -> u64 {
+        self.arena.memory.write(BYTES_OFFSET, bytes);
+        self.bytes_address(0)
+    }
+
     /// The same arena once more at another address, after `moved_to` was mapped there.
     pub fn at(&self, address: u64) -> Self {
         Self { arena: Rc::clone(&self.arena), address }
@@ -199,6 +205,10 @@ impl Puppet {
         let entries = self.encode(batch);
         self.arena.memory.write(ENTRIES_OFFSET, &entries);
         self.arena.memory.write(BYTES_OFFSET, &batch.bytes);
+        for &(at, to) in &batch.pointers {
+            let address = self.bytes_address(to).to_ne_bytes();
+            self.arena.memory.write(BYTES_OFFSET + at, &address);
+        }
         let first = self.address + ENTRIES_OFFSET as u64;
         let count = batch.entries.len() as u64;
         thread.set_registers(&blob::walking(steered.registers(), self.address, first, count))?;

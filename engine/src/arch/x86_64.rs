@@ -2,3 +2,4 @@
 
 pub(crate) mod blob;
 pub(crate) mod interrupted;
+pub(crate) mod vdso;

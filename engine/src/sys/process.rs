@@ -33,6 +33,13 @@ pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<(
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, signal, none, 0) }).map(drop)
 }
 
+/// Whether two processes run in one address space: kcmp(2) with KCMP_VM.
+pub(crate) fn shares_memory(one: i32, other: i32) -> bool {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: five integers, no memory.
+    unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0 }
+}
+
 pub(crate) fn thread_signal(pid: i32, tid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: three integers, no memory.
     check(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) }).map(drop)
@@ -56,6 +63,8 @@ pub(crate) struct CloneArguments {
 }
 
 impl CloneArguments {
+    pub(crate) const SET_TID_OFFSET: usize = std::mem::offset_of!(Self, set_tid);
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         [
             self.flags,

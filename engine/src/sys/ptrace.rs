@@ -173,6 +173,18 @@ pub(crate) fn wait(tid: i32) -> io::Result<Event> {
     }
 }
 
+/// Lets a thread run, receive the signal if it stops for it, and says what it did next.
+pub(crate) fn wait_after(tid: i32, signal: i32) -> io::Result<Event> {
+    cont(tid, 0)?;
+    match wait(tid)? {
+        Event::Signal(stopped_for) if stopped_for == signal => {
+            cont(tid, signal)?;
+            wait(tid)
+        }
+        other => Ok(other),
+    }
+}
+
 /// Like `wait`, but does not block.
 pub(crate) fn poll(tid: i32) -> io::Result<Option<Event>> {
     let mut status = 0;

@@ -1,0 +1,118 @@
+//! What a frozen tree is, beyond its memory: read, never changed, because the source may yet keep
+//! its processes.
+
+mod memory_fields;
+mod threads;
+
+use crate::args;
+use crate::aspects::{self, Scope, Subject};
+use crate::batch::{Batch, Bytes};
+use crate::error::{Error, OnObject as _};
+use crate::freeze::Frozen;
+use crate::image::ProcessImage;
+use crate::memory::mapping::Mapping;
+use crate::puppet::{Puppet, Steered, find_syscall, free_address};
+use crate::tree::Life;
+use std::fs;
+
+/// `struct sigaction` as the kernel takes it on x86-64.
+const SIGACTION_BYTES: usize = 32;
+
+/// Captures one frozen process with its threads. `mappings` are those it has now.
+pub(crate) fn process(frozen: &Frozen, mappings: &[Mapping]) -> Result<ProcessImage, Error> {
+    let process = &frozen.process;
+    if frozen.threads.is_empty() {
+        return Ok(zombie(frozen));
+    }
+    // The leader may have ended before the others; any thread speaks for the process.
+    let spokesman = &frozen.threads[0];
+    let syscall_at = find_syscall(process.pid)?;
+    let steered = Steered::begin(spokesman)?;
+    let puppet = Puppet::open(&steered, arena_address(process.pid, mappings)?, syscall_at)?;
+    let captured = with_puppet(frozen, mappings, &puppet, &steered, syscall_at);
+    // Also when something failed: no mapping of ours stays behind in somebody's program.
+    puppet.close(&steered, syscall_at)?;
+    steered.end()?;
+    captured
+}
+
+fn with_puppet(
+    frozen: &Frozen,
+    mappings: &[Mapping],
+    puppet: &Puppet,
+    steered: &Steered<'_>,
+    syscall_at: u64,
+) -> Result<ProcessImage, Error> {
+    let process = &frozen.process;
+    let status = status(process.pid, process.pid)?;
+    let subject = Subject { pid: process.pid, tid: process.pid, status: &status };
+    let mut batch = Batch::new();
+    let trap_action = ask_trap_action(&mut batch);
+    let brk = batch.try_call(libc::SYS_brk, args![0]);
+    let asked = aspects::ask_all(Scope::Process, &subject, &mut batch);
+    let answers = puppet.run(steered, &batch)?;
+    let threads = threads::capture(frozen, puppet, steered)?;
+    repair_trap_action(puppet, steered, syscall_at, answers.bytes(trap_action))?;
+    Ok(ProcessImage {
+        pid: process.pid,
+        is_zombie: false,
+        exit_status: 0,
+        is_stopped: process.life == Life::Stopped,
+        memory: Some(memory_fields::capture(process, answers.raw(brk).cast_unsigned(), mappings)?),
+        aspects: aspects::read_all(asked, &subject, &answers)?,
+        threads,
+        pending_signals: owned(steered.thread().queued_signals(true)?),
+    })
+}
+
+fn zombie(frozen: &Frozen) -> ProcessImage {
+    ProcessImage {
+        pid: frozen.process.pid,
+        is_zombie: true,
+        exit_status: frozen.process.stat.exit_code.unwrap_or(0),
+        ..ProcessImage::default()
+    }
+}
+
+pub(crate) fn status(pid: i32, tid: i32) -> Result<String, Error> {
+    let path = format!("/proc/{pid}/task/{tid}/status");
+    fs::read_to_string(path).on("read the status of", || crate::Object::Thread { pid, tid })
+}
+
+fn owned<const N: usize>(infos: Vec<[u8; N]>) -> Vec<Vec<u8>> {
+    infos.into_iter().map(|info| info.to_vec()).collect()
+}
+
+fn arena_address(pid: i32, mappings: &[Mapping]) -> Result<u64, Error> {
+    let taken: Vec<(u64, u64)> = mappings.iter().map(|m| (m.start, m.end)).collect();
+    free_address(&taken).ok_or_else(|| {
+        let object = crate::Object::Process { pid };
+        Error::invalid("find room in", object, "its mappings leave none")
+    })
+}
+
+/// The action for SIGTRAP before the first batch ran. The trap at the end of a batch is forced
+/// on the thread, and a forced signal that is ignored gets its default action back.
+fn ask_trap_action(batch: &mut Batch) -> Bytes {
+    let room = batch.room(SIGACTION_BYTES);
+    batch.try_call(libc::SYS_rt_sigaction, args![libc::SIGTRAP, 0, room, 8]);
+    room
+}
+
+/// Where SIGTRAP was ignored before the capture, it is ignored again after it. The call is made
+/// on its own, since it must not end in a trap.
+fn repair_trap_action(
+    puppet: &Puppet,
+    steered: &Steered<'_>,
+    syscall_at: u64,
+    action: &[u8],
+) -> Result<(), Error> {
+    let handler = action.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
+    if handler != libc::SIG_IGN {
+        return Ok(());
+    }
+    let at = puppet.place(action);
+    let number = libc::SYS_rt_sigaction;
+    let args = [libc::SIGTRAP.unsigned_abs().into(), at, 0, 8, 0, 0];
+    steered.call(syscall_at, "ignore SIGTRAP again in", number, args).map(drop)
+}

@@ -1,0 +1,57 @@
+//! Per-thread state. Five hundred threads are captured inside one freeze, so each costs one round
+//! trip for everything that it must say itself, and a few ptrace calls.
+
+use super::{owned, status};
+use crate::aspects::{self, Scope, Subject};
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::freeze::Frozen;
+use crate::image::{RseqImage, ThreadImage};
+use crate::puppet::{Puppet, Steered};
+use crate::tracee::Stopped;
+
+pub(super) fn capture(
+    frozen: &Frozen,
+    puppet: &Puppet,
+    spokesman: &Steered<'_>,
+) -> Result<Vec<ThreadImage>, Error> {
+    let mut images = Vec::with_capacity(frozen.threads.len());
+    for thread in &frozen.threads {
+        if thread.tid() == spokesman.thread().tid() {
+            images.push(capture_one(thread, puppet, spokesman)?);
+            continue;
+        }
+        let steered = Steered::begin(thread)?;
+        let image = capture_one(thread, puppet, &steered);
+        steered.end()?;
+        images.push(image?);
+    }
+    Ok(images)
+}
+
+fn capture_one(
+    thread: &Stopped,
+    puppet: &Puppet,
+    steered: &Steered<'_>,
+) -> Result<ThreadImage, Error> {
+    let status = status(thread.pid(), thread.tid())?;
+    let subject = Subject { pid: thread.pid(), tid: thread.tid(), status: &status };
+    let mut batch = Batch::new();
+    let asked = aspects::ask_all(Scope::Thread, &subject, &mut batch);
+    let answers = puppet.run(steered, &batch)?;
+    let rseq = thread.rseq()?;
+    Ok(ThreadImage {
+        tid: thread.tid(),
+        registers: ThreadImage::words_of(steered.registers()),
+        xstate: thread.xstate()?,
+        signal_mask: steered.signal_mask(),
+        rseq: (rseq.address != 0).then_some(RseqImage {
+            address: rseq.address,
+            size: rseq.size,
+            signature: rseq.signature,
+            flags: rseq.flags,
+        }),
+        aspects: aspects::read_all(asked, &subject, &answers)?,
+        pending_signals: owned(thread.queued_signals(false)?),
+    })
+}

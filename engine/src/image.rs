@@ -1,0 +1,173 @@
+//! What is recorded of a tree: the model that travels, or is written to a directory.
+//!
+//! Process → Thread → Aspect; Descriptor → Description → Object; each by id. Everything here may
+//! come from a hostile host or file: it is checked where it is used, never asserted.
+
+use crate::aspects::AspectImage;
+use crate::clocks::Clocks;
+use crate::descriptors::DescriptorsImage;
+use crate::error::{Error, Object};
+use crate::memory::mapping_image::{MappingImage, ObjectImage};
+use crate::sys::ptrace::{registers_from_words, registers_to_words};
+use crate::tracee::Registers;
+
+/// The shape of a tree: which processes, threads and mappings there are, without their contents.
+/// Sent again with every round, because a running tree changes its shape.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Layout {
+    /// Parents before their children; the first is the root.
+    #[prost(message, repeated, tag = "1")]
+    pub processes: Vec<ProcessLayout>,
+    #[prost(message, repeated, tag = "2")]
+    pub shared: Vec<ObjectImage>,
+    /// The source's vdso, for a destination whose kernel has another one.
+    #[prost(bytes = "vec", tag = "3")]
+    pub vdso: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProcessLayout {
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    #[prost(int32, tag = "2")]
+    pub ppid: i32,
+    #[prost(int32, tag = "3")]
+    pub pgid: i32,
+    /// 0 when the session was founded outside of what the source can see.
+    #[prost(int32, tag = "4")]
+    pub sid: i32,
+    #[prost(int32, tag = "5")]
+    pub exit_signal: i32,
+    #[prost(bool, tag = "6")]
+    pub is_zombie: bool,
+    /// The address space's number in page records; never used twice in a migration.
+    #[prost(uint32, tag = "7")]
+    pub space: u32,
+    #[prost(int32, repeated, tag = "8")]
+    pub tids: Vec<i32>,
+    #[prost(message, repeated, tag = "9")]
+    pub mappings: Vec<MappingImage>,
+}
+
+/// Everything else, captured while the tree stands still.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TreeImage {
+    #[prost(message, repeated, tag = "1")]
+    pub processes: Vec<ProcessImage>,
+    #[prost(message, optional, tag = "2")]
+    pub descriptors: Option<DescriptorsImage>,
+    /// The tree's clocks at the freeze: the destination's must not show less.
+    #[prost(message, optional, tag = "3")]
+    pub clocks: Option<Clocks>,
+    /// Pages whose content comes later, by fault or push.
+    #[prost(message, repeated, tag = "4")]
+    pub missing: Vec<MissingPages>,
+}
+
+/// Runs of pages of one space: (first address, pages), alternating.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MissingPages {
+    #[prost(uint32, tag = "1")]
+    pub space: u32,
+    #[prost(uint64, repeated, tag = "2")]
+    pub runs: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProcessImage {
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    #[prost(bool, tag = "2")]
+    pub is_zombie: bool,
+    /// As wait(2) reports it, for a zombie.
+    #[prost(int32, tag = "3")]
+    pub exit_status: i32,
+    /// Stopped by job control: it goes on being stopped.
+    #[prost(bool, tag = "4")]
+    pub is_stopped: bool,
+    #[prost(message, optional, tag = "5")]
+    pub memory: Option<MemoryFields>,
+    #[prost(message, repeated, tag = "6")]
+    pub threads: Vec<ThreadImage>,
+    #[prost(message, repeated, tag = "7")]
+    pub aspects: Vec<AspectImage>,
+    /// The siginfo of every signal that waits for the process, oldest first.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub pending_signals: Vec<Vec<u8>>,
+}
+
+/// `struct prctl_mm_map` of prctl(2), and what goes with it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MemoryFields {
+    /// start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start,
+    /// arg_end, env_start, env_end.
+    #[prost(uint64, repeated, tag = "1")]
+    pub bounds: Vec<u64>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub auxv: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub executable: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ThreadImage {
+    #[prost(int32, tag = "1")]
+    pub tid: i32,
+    /// `struct user_regs_struct` of x86-64, word by word.
+    #[prost(uint64, repeated, tag = "2")]
+    pub registers: Vec<u64>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub xstate: Vec<u8>,
+    #[prost(fixed64, tag = "4")]
+    pub signal_mask: u64,
+    #[prost(message, optional, tag = "5")]
+    pub rseq: Option<RseqImage>,
+    #[prost(message, repeated, tag = "6")]
+    pub aspects: Vec<AspectImage>,
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub pending_signals: Vec<Vec<u8>>,
+}
+
+/// A registration with rseq(2).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RseqImage {
+    #[prost(uint64, tag = "1")]
+    pub address: u64,
+    #[prost(uint32, tag = "2")]
+    pub size: u32,
+    #[prost(uint32, tag = "3")]
+    pub signature: u32,
+    #[prost(uint32, tag = "4")]
+    pub flags: u32,
+}
+
+impl ThreadImage {
+    pub(crate) fn words_of(registers: &Registers) -> Vec<u64> {
+        registers_to_words(registers)
+    }
+
+    pub(crate) fn registers(&self) -> Result<Registers, Error> {
+        registers_from_words(&self.registers).ok_or_else(|| {
+            let part = format!("registers of thread {}", self.tid);
+            Error::invalid("read the", Object::Image { part }, "their number is wrong")
+        })
+    }
+}
+
+impl Layout {
+    pub fn process(&self, pid: i32) -> Option<&ProcessLayout> {
+        self.processes.iter().find(|process| process.pid == pid)
+    }
+
+    /// All ids that the tree occupies.
+    pub fn ids(&self) -> impl Iterator<Item = i32> {
+        self.processes.iter().flat_map(|p| std::iter::once(p.pid).chain(p.tids.iter().copied()))
+    }
+}
+
+/// Reads a message that came from outside.
+pub fn decode<M: prost::Message + Default>(part: &str, bytes: &[u8]) -> Result<M, Error> {
+    M::decode(bytes).map_err(|error| {
+        Error::invalid("read the", Object::Image { part: part.to_owned() }, error.to_string())
+    })
+}

@@ -1,0 +1,120 @@
+//! Why a process cannot be moved, whatever it holds.
+
+use crate::capture::status;
+use crate::error::{Error, Object, OnObject as _};
+use crate::refusal::Refusal;
+use crate::sys::process::shares_memory;
+use crate::tree::{Life, Process};
+use std::fs;
+
+/// Everything in the way, for every process.
+pub(super) fn examine(tree: &[Process]) -> Result<Vec<Refusal>, Error> {
+    let mut refusals = Vec::new();
+    for process in tree {
+        refusals.extend(examine_one(process)?);
+    }
+    refusals.extend(sharing_memory(tree));
+    Ok(refusals)
+}
+
+fn examine_one(process: &Process) -> Result<Option<Refusal>, Error> {
+    let pid = process.pid;
+    if process.is_kernel_thread() {
+        return Ok(Some(refusal(pid, "is a kernel thread", "Name a process of your own.")));
+    }
+    if pid == 1 {
+        return Ok(Some(refusal(
+            pid,
+            "is the init process of its PID namespace",
+            "Name one of the processes that it started.",
+        )));
+    }
+    if is_us(pid) {
+        return Ok(Some(refusal(
+            pid,
+            "is the program that is to move it",
+            "Ask from outside of the tree.",
+        )));
+    }
+    if process.life == Life::Zombie {
+        return Ok(None);
+    }
+    let status = status(pid, pid)?;
+    Ok(tracer(&status).map(|tracer| {
+        let reason = format!("is traced by process {tracer}");
+        refusal(pid, &reason, "End the debugger or tracer first.")
+    }))
+}
+
+/// A process that has ended cannot be the root: there is nothing to move.
+pub(super) fn examine_root(root: &Process) -> Option<Refusal> {
+    (root.life == Life::Zombie).then(|| {
+        refusal(root.pid, "has ended and waits for its parent", "There is nothing left to move.")
+    })
+}
+
+fn refusal(pid: i32, reason: &str, advice: &str) -> Refusal {
+    let object = Object::Process { pid };
+    Refusal { object, reason: reason.to_owned(), advice: advice.to_owned() }
+}
+
+fn is_us(pid: i32) -> bool {
+    u32::try_from(pid) == Ok(std::process::id())
+}
+
+fn tracer(status: &str) -> Option<i32> {
+    let text = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    text.trim().parse().ok().filter(|&tracer| tracer != 0)
+}
+
+/// Processes that run in one address space (vfork(2), or CLONE_VM without CLONE_THREAD).
+fn sharing_memory(tree: &[Process]) -> Vec<Refusal> {
+    let alive: Vec<&Process> = tree.iter().filter(|p| p.life != Life::Zombie).collect();
+    let pairs = alive.iter().filter_map(|child| {
+        let parent = alive.iter().find(|parent| parent.pid == child.stat.ppid)?;
+        shares_memory(parent.pid, child.pid).then_some((parent.pid, child.pid))
+    });
+    pairs
+        .map(|(parent, child)| {
+            let reason = format!("shares its memory with process {parent}");
+            refusal(child, &reason, "Ask again when it has started its program (vfork).")
+        })
+        .collect()
+}
+
+/// Bytes that the tree's private and shared memory takes, from smaps_rollup.
+pub(super) fn memory_bytes(pid: i32) -> Result<u64, Error> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        // A process that is just ending has no memory any more.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(0),
+        Err(error) => return Err(error).on("measure", || Object::Process { pid }),
+    };
+    Ok(["Anonymous:", "Swap:"].iter().map(|name| kibibytes(&text, name) << 10).sum())
+}
+
+fn kibibytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracer_is_seen_and_none_is_not() {
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t0\n"), None);
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t12\n"), Some(12));
+    }
+
+    #[test]
+    fn we_do_not_move_ourselves_and_init_stays() {
+        let us = i32::try_from(std::process::id()).unwrap();
+        for pid in [1, us] {
+            let process = Process::read(pid).unwrap();
+            assert_eq!(examine(&[process]).unwrap().len(), 1, "{pid}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The way from a staged shell and an image to a tree that is one step from running.
+//!
+//! This file orders the work and holds none of it.
+
+mod family_end;
+mod lazy;
+mod memory_fields;
+mod signals;
+mod threads;
+
+use crate::aspects::{self, Scope, Subject};
+use crate::batch::Batch;
+use crate::descriptors;
+use crate::error::{Error, Object};
+use crate::image::{ProcessImage, TreeImage};
+use crate::kinds::Making;
+use crate::memory::PageSet;
+use crate::puppet::find_syscall;
+use crate::stage::{Stage, Stub};
+use crate::tracee::{OnOurDeath, Stopped};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// A tree with all of its state: stopped, and one step from running. Dropping it kills it.
+#[derive(Debug)]
+pub struct Restored {
+    stage: Stage,
+    /// Job-control stopped processes, which go on being stopped.
+    stopped: Vec<i32>,
+    /// What has to be fetched while it runs, a process each.
+    pub lazy: Vec<LazyProcess>,
+    /// How long each step took, for the summary.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// A process whose memory is incomplete, and the userfaultfd through which it is completed.
+#[derive(Debug)]
+pub struct LazyProcess {
+    pub pid: i32,
+    pub space: u32,
+    pub userfaultfd: OwnedFd,
+    /// Page addresses.
+    pub missing: PageSet,
+    /// The mappings that hold missing pages: start and end.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+struct Stopwatch {
+    since: Instant,
+    timings: Vec<(&'static str, Duration)>,
+}
+
+impl Stopwatch {
+    fn lap(&mut self, step: &'static str) {
+        self.timings.push((step, self.since.elapsed()));
+        self.since = Instant::now();
+    }
+}
+
+/// Gives the shell everything that the image holds.
+pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
+    let mut stopwatch = Stopwatch { since: Instant::now(), timings: Vec::new() };
+    check(&stage, image)?;
+    stage.end_cradle()?;
+    restore_descriptors(&stage, image)?;
+    stopwatch.lap("descriptors");
+    for process in living(image) {
+        restore_process(&stage.stubs[&process.pid], process)?;
+    }
+    stopwatch.lap("aspects");
+    family_end::make_zombies(&mut stage, image)?;
+    let lazy = lazy::register(&stage, image)?;
+    stopwatch.lap("lazy memory");
+    for process in living(image) {
+        let stub = &stage.stubs[&process.pid];
+        signals::restore(stub, process)?;
+        threads::restore(stub, process)?;
+    }
+    stopwatch.lap("threads");
+    for process in living(image) {
+        finish(stage.stubs.get_mut(&process.pid).expect("checked"), process)?;
+    }
+    stopwatch.lap("finish");
+    let stopped = living(image).filter(|p| p.is_stopped).map(|p| p.pid).collect();
+    Ok(Restored { stage, stopped, lazy, timings: stopwatch.timings })
+}
+
+fn living(image: &TreeImage) -> impl Iterator<Item = &ProcessImage> {
+    image.processes.iter().filter(|process| !process.is_zombie)
+}
+
+/// The image and the shell describe the same processes and threads.
+fn check(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
+    let mut seen = BTreeMap::new();
+    for process in &image.processes {
+        let part = || Object::Image { part: format!("process {}", process.pid) };
+        let stub = stage.stubs.get(&process.pid);
+        let stub = stub.ok_or_else(|| Error::invalid("place", part(), "it was not staged"))?;
+        let staged = |tid: i32| stub.threads.iter().any(|thread| thread.tid() == tid);
+        if !process.is_zombie && process.threads.is_empty() {
+            return Err(Error::invalid("read", part(), "it has no threads"));
+        }
+        if let Some(thread) = process.threads.iter().find(|thread| !staged(thread.tid)) {
+            let why = format!("its thread {} was not staged", thread.tid);
+            return Err(Error::invalid("place", part(), why));
+        }
+        if seen.insert(process.pid, ()).is_some() {
+            return Err(Error::invalid("read", part(), "it stands in it twice"));
+        }
+    }
+    match stage.stubs.keys().find(|pid| !seen.contains_key(pid)) {
+        Some(&pid) => {
+            let part = Object::Image { part: format!("process {pid}") };
+            Err(Error::invalid("find", part, "it was staged, and is missing"))
+        }
+        None => Ok(()),
+    }
+}
+
+struct MakingFor<'a>(&'a Stage);
+
+impl Making for MakingFor<'_> {
+    fn open_shared_memory(&self, space: u32, flags: i32) -> Result<OwnedFd, Error> {
+        self.0.shared.open(space, flags)
+    }
+
+    fn object(&self, kind: &'static str) -> Object {
+        Object::Image { part: kind.to_owned() }
+    }
+}
+
+fn restore_descriptors(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
+    let Some(table) = &image.descriptors else { return Ok(()) };
+    let made = descriptors::create(table, &MakingFor(stage))?;
+    for process in living(image) {
+        descriptors::install(table, &made, process.pid, |batch| {
+            stage.stubs[&process.pid].run(batch)
+        })?;
+    }
+    for process in living(image) {
+        let mut batch = Batch::new();
+        descriptors::connect(table, process.pid, &mut batch)?;
+        stage.stubs[&process.pid].run(&batch)?;
+    }
+    Ok(())
+}
+
+fn restore_process(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
+    if let Some(fields) = &process.memory {
+        memory_fields::restore(stub, fields)?;
+    }
+    let subject = Subject { pid: process.pid, tid: process.pid, status: "" };
+    let mut batch = Batch::new();
+    aspects::restore_all(&process.aspects, Scope::Process, &subject, &mut batch)?;
+    stub.run(&batch)?;
+    aspects::restore_outside_all(&process.aspects, &subject)
+}
+
+/// The last thing done from inside: our memory goes away, by an instruction of the process's own.
+fn finish(stub: &mut Stub, process: &ProcessImage) -> Result<(), Error> {
+    let syscall_at = find_syscall(process.pid)?;
+    let image = &process.threads[0];
+    let last = stub.threads.iter().find(|thread| thread.tid() == image.tid);
+    let last = last.expect("checked: every thread of the image was staged");
+    let steered = crate::puppet::Steered::begin(last)?;
+    stub.puppet.clone().close(&steered, syscall_at)?;
+    steered.end()
+}
+
+impl Restored {
+    pub fn pids(&self) -> Vec<i32> {
+        self.stage.pids()
+    }
+
+    /// Lets the tree run. From here on it is not ours to kill.
+    pub fn run(mut self) -> Result<Vec<LazyProcess>, Error> {
+        let lazy = std::mem::take(&mut self.lazy);
+        let stubs = std::mem::take(&mut self.stage.stubs);
+        let threads: Vec<Stopped> = stubs.into_values().flat_map(|stub| stub.threads).collect();
+        // All first: if we die between two of them, none may be killed for it.
+        for thread in &threads {
+            thread.set_on_our_death(OnOurDeath::Runs)?;
+        }
+        for &pid in &self.stopped {
+            let process = nix::unistd::Pid::from_raw(pid);
+            // Delivered when it is released; it stops before its first instruction.
+            let _ = nix::sys::signal::kill(process, nix::sys::signal::SIGSTOP);
+        }
+        let mut result = Ok(());
+        for thread in threads {
+            result = result.and(thread.release());
+        }
+        result.map(|()| lazy)
+    }
+
+    /// Gives the tree up: it never ran.
+    pub fn discard(self) {}
+}

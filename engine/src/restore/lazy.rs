@@ -1,0 +1,113 @@
+//! Preparing the memory that arrives after the tree runs.
+
+use super::LazyProcess;
+use crate::args;
+use crate::batch::Batch;
+use crate::error::{Error, Object, OnObject as _};
+use crate::image::{MissingPages, TreeImage};
+use crate::memory::mapping_image::{BackingImage, MappingImage};
+use crate::memory::{PAGE_BYTES, PageSet};
+use crate::stage::{Stage, Stub};
+use crate::sys::process::{pidfd_getfd, pidfd_open};
+use std::os::fd::AsFd as _;
+
+/// Since Linux 5.18; plain MADV_DONTNEED refuses locked memory.
+const MADV_DONTNEED_LOCKED: i32 = 24;
+
+/// Drops what is stale, and makes a userfaultfd in every process that lacks pages.
+pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazyProcess>, Error> {
+    let mut lazy = Vec::new();
+    for missing in image.missing.iter().filter(|missing| !missing.runs.is_empty()) {
+        let stub = stage.stubs.values().find(|stub| stub.space == missing.space);
+        let stub = stub.ok_or_else(|| {
+            let part = format!("list of missing pages of space {}", missing.space);
+            Error::invalid("place the", Object::Image { part }, "no process has that space")
+        })?;
+        lazy.push(register_process(stub, missing)?);
+    }
+    Ok(lazy)
+}
+
+fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazyProcess, Error> {
+    let pages = pages_of(missing)?;
+    let ranges = ranges_of(stub, &pages)?;
+    drop_stale(stub, &pages)?;
+    let mut batch = Batch::new();
+    // Not UFFD_USER_MODE_ONLY: the kernel's own accesses must wait for the page, too.
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let object = stub.object();
+    let fd = batch.call("make a userfaultfd in", &object, libc::SYS_userfaultfd, args![flags]);
+    let number = i32::try_from(stub.run(&batch)?.raw(fd)).unwrap_or(-1);
+    let process = pidfd_open(stub.pid).on("open", || stub.object())?;
+    let userfaultfd =
+        pidfd_getfd(process.as_fd(), number).on("take the userfaultfd of", || stub.object())?;
+    let mut batch = Batch::new();
+    batch.call("close our userfaultfd in", &object, libc::SYS_close, args![number]);
+    stub.run(&batch)?;
+    Ok(LazyProcess { pid: stub.pid, space: stub.space, userfaultfd, missing: pages, ranges })
+}
+
+fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
+    let mut set = PageSet::new();
+    for run in missing.runs.chunks(2) {
+        let valid = match *run {
+            [address, pages] => {
+                address % PAGE_BYTES == 0
+                    && pages
+                        .checked_mul(PAGE_BYTES)
+                        .and_then(|bytes| bytes.checked_add(address))
+                        .is_some()
+            }
+            _ => false,
+        };
+        if !valid {
+            let part = format!("list of missing pages of space {}", missing.space);
+            return Err(Error::invalid("read the", Object::Image { part }, "a run is malformed"));
+        }
+        set.insert(run[0], run[1]);
+    }
+    Ok(set)
+}
+
+/// The mappings in which pages are missing; every missing page must lie in private anonymous
+/// memory, for nothing else can be completed by fault.
+fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<(u64, u64)>, Error> {
+    let fits = |mapping: &&MappingImage| {
+        !mapping.shared && matches!(mapping.backing, Some(BackingImage::Anonymous(_)))
+    };
+    let pages_in = |start: u64, end: u64| {
+        missing.within(start, (end - start) / PAGE_BYTES).map(|run| run.pages).sum::<u64>()
+    };
+    let mut covered = 0;
+    let mut ranges = Vec::new();
+    for mapping in stub.mappings.iter().filter(fits) {
+        let pages = pages_in(mapping.start, mapping.end);
+        if pages > 0 {
+            covered += pages;
+            ranges.push((mapping.start, mapping.end));
+        }
+    }
+    if covered != missing.pages() {
+        let part = format!("list of missing pages of process {}", stub.pid);
+        return Err(Error::invalid(
+            "place the",
+            Object::Image { part },
+            "a page lies outside of private anonymous memory",
+        ));
+    }
+    Ok(ranges)
+}
+
+fn drop_stale(stub: &Stub, missing: &PageSet) -> Result<(), Error> {
+    let object = stub.object();
+    let mut batch = Batch::new();
+    for run in missing.runs() {
+        let length = run.pages * PAGE_BYTES;
+        let args = args![run.address, length, MADV_DONTNEED_LOCKED];
+        batch.call("drop stale pages of", &object, libc::SYS_madvise, args);
+        if batch.is_full() {
+            stub.run(&std::mem::take(&mut batch))?;
+        }
+    }
+    stub.run(&batch).map(drop)
+}
