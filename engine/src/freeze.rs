@@ -1,7 +1,8 @@
 //! Stopping every thread of a tree, and letting them go again.
 
 use crate::arch::x86_64::interrupted;
-use crate::error::{Error, Object};
+use crate::error::{Error, Object, OnObject as _};
+use crate::sys::ptrace::Event;
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use crate::tree::{self, Life, Process};
 use std::collections::BTreeSet;
@@ -14,20 +15,33 @@ pub struct Frozen {
     pub threads: Vec<Stopped>,
 }
 
+/// The tree standing still. Dropping it thaws it.
+#[derive(Debug)]
+pub struct FrozenTree {
+    processes: Vec<Frozen>,
+}
+
 /// Rounds of looking for threads that were made while we stopped the others.
 const LOOKS_MAX: u32 = 1000;
 
 /// Stops the tree: nobody in it makes one more step until `thaw`.
 ///
 /// A thread that is still running may make new ones, so we look again until a look finds none.
-pub fn freeze(root: i32) -> Result<Vec<Frozen>, Error> {
+pub fn freeze(root: i32) -> Result<FrozenTree, Error> {
+    freeze_while(root, || tree::walk(root))
+}
+
+fn freeze_while(
+    root: i32,
+    look: impl Fn() -> Result<Vec<Process>, Error>,
+) -> Result<FrozenTree, Error> {
     let mut stopped: Vec<Stopped> = Vec::new();
     let mut known = BTreeSet::new();
     for _ in 0..LOOKS_MAX {
-        let processes = tree::walk(root)?;
+        let processes = look()?;
         let found = seize_new(&processes, &mut known)?;
         if found.is_empty() {
-            return gather(processes, stopped);
+            return Ok(FrozenTree { processes: gather(processes, stopped) });
         }
         // First ask all, then wait for each by its id: waiting for any is quadratic.
         found.iter().for_each(Running::interrupt);
@@ -42,6 +56,11 @@ pub fn freeze(root: i32) -> Result<Vec<Frozen>, Error> {
         Object::Process { pid: root },
         "it makes threads faster than they can be stopped",
     ))
+}
+
+/// Stops one process and not its children.
+pub(crate) fn freeze_one(pid: i32) -> Result<FrozenTree, Error> {
+    freeze_while(pid, || Ok(vec![Process::read(pid)?]))
 }
 
 fn seize_new(
@@ -73,7 +92,7 @@ fn is_ending(pid: i32, tid: i32) -> bool {
     })
 }
 
-fn gather(processes: Vec<Process>, stopped: Vec<Stopped>) -> Result<Vec<Frozen>, Error> {
+fn gather(processes: Vec<Process>, stopped: Vec<Stopped>) -> Vec<Frozen> {
     let mut frozen: Vec<Frozen> =
         processes.into_iter().map(|process| Frozen { process, threads: Vec::new() }).collect();
     for thread in stopped {
@@ -86,26 +105,98 @@ fn gather(processes: Vec<Process>, stopped: Vec<Stopped>) -> Result<Vec<Frozen>,
     for owner in &mut frozen {
         owner.threads.sort_by_key(|thread| (thread.tid() != thread.pid(), thread.tid()));
     }
-    Ok(frozen)
+    frozen
 }
 
 /// Lets the tree go on as if nothing had been asked.
-pub fn thaw(tree: Vec<Frozen>) -> Result<(), Error> {
+fn thaw(tree: Vec<Frozen>, guarded: bool) -> Result<(), Error> {
     let mut result = Ok(());
-    for thread in tree.into_iter().flat_map(|frozen| frozen.threads) {
-        // Every thread is let go even if one fails: a stuck one must not keep the others.
-        result = result.and(release(thread));
+    for frozen in tree {
+        for (index, thread) in frozen.threads.into_iter().enumerate() {
+            // Every thread is let go even if one fails: a stuck one must not keep the others.
+            result = result.and(release(thread, guarded && index == 0));
+        }
     }
     result
 }
 
-fn release(thread: Stopped) -> Result<(), Error> {
+/// Goes on where it stood. A thread whose process has the guard's SIGSTOP pending meets it first.
+pub(crate) fn release(thread: Stopped, swallow_stop: bool) -> Result<(), Error> {
     let registers = thread.registers()?;
     let next = interrupted::on_the_same_task(&registers, signal_waits(&thread)?);
     if next.rip != registers.rip {
         thread.set_registers(&next)?;
     }
+    if swallow_stop {
+        return thread.release_without(libc::SIGSTOP);
+    }
     thread.release()
+}
+
+impl FrozenTree {
+    pub fn processes(&self) -> &[Frozen] {
+        &self.processes
+    }
+
+    /// Any stopped thread of a process, if it has one.
+    pub(crate) fn thread_of(&self, pid: i32) -> Option<&Stopped> {
+        self.processes.iter().find(|frozen| frozen.process.pid == pid)?.threads.first()
+    }
+
+    /// Lets the tree go on as if nothing had been asked.
+    pub fn thaw(mut self) -> Result<(), Error> {
+        thaw(std::mem::take(&mut self.processes), false)
+    }
+
+    /// From here on our death must not let the tree run: a SIGSTOP waits for every process. It
+    /// takes effect without one more instruction if we die; `Held::thaw` swallows it.
+    pub fn hold(mut self) -> Result<Held, Error> {
+        for frozen in self.processes.iter().filter(|frozen| !frozen.threads.is_empty()) {
+            let pid = frozen.process.pid;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGSTOP)
+                .on("guard", || Object::Process { pid })?;
+        }
+        Ok(Held { processes: std::mem::take(&mut self.processes) })
+    }
+}
+
+/// Until the permit is given a tree must never be left frozen.
+impl Drop for FrozenTree {
+    fn drop(&mut self) {
+        if let Err(error) = thaw(std::mem::take(&mut self.processes), false) {
+            tracing::warn!(%error, "a thread may still be stopped");
+        }
+    }
+}
+
+/// A tree whose right to run is being given away, or was.
+///
+/// Dropping it does nothing: thawing could make two of it. Somebody who knows says which.
+#[derive(Debug)]
+pub struct Held {
+    processes: Vec<Frozen>,
+}
+
+impl Held {
+    pub fn pids(&self) -> Vec<i32> {
+        self.processes.iter().map(|frozen| frozen.process.pid).collect()
+    }
+
+    /// The destination has not got it: it goes on here.
+    pub fn thaw(self) -> Result<(), Error> {
+        thaw(self.processes, true)
+    }
+
+    /// It runs elsewhere: what is left here is the shell of it.
+    pub fn end(self) {
+        for frozen in self.processes.iter().rev() {
+            crate::stage::kill(frozen.process.pid);
+        }
+        for thread in self.processes.iter().flat_map(|frozen| &frozen.threads) {
+            // A killed thread can only be dead; its parent gets to know when we have waited.
+            while !matches!(crate::sys::ptrace::wait(thread.tid()), Ok(Event::Gone) | Err(_)) {}
+        }
+    }
 }
 
 /// Whether a signal is queued that the thread does not block.
@@ -137,10 +228,10 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let root = i32::try_from(shell.id()).unwrap();
         let frozen = freeze(root).unwrap();
-        let pids: Vec<i32> = frozen.iter().map(|f| f.process.pid).collect();
+        let pids: Vec<i32> = frozen.processes().iter().map(|f| f.process.pid).collect();
         assert_eq!(pids.len(), 2);
         assert!(pids.iter().all(|&pid| state(pid) == 't'));
-        thaw(frozen).unwrap();
+        frozen.thaw().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(pids.iter().all(|&pid| "RS".contains(state(pid))));
         for pid in pids {

@@ -213,6 +213,19 @@ impl Stopped {
         self.release_with(0)
     }
 
+    /// Detaches after taking this signal, which waits for its process, away from it.
+    pub(crate) fn release_without(self, signal: i32) -> Result<(), Error> {
+        loop {
+            ptrace::cont(self.tid, 0).on("continue", || self.object())?;
+            match ptrace::wait(self.tid).on("wait for", || self.object())? {
+                Event::Signal(found) if found == signal => return self.release(),
+                Event::Signal(other) => return self.release_with(other),
+                Event::Gone => return Ok(()),
+                Event::Event(_) | Event::Syscall => {}
+            }
+        }
+    }
+
     /// Detaches and delivers this signal; 0 also swallows the signal it is stopped for.
     pub fn release_with(self, signal: i32) -> Result<(), Error> {
         for &signal in self.held_back.borrow().iter() {

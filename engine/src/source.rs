@@ -1,0 +1,292 @@
+//! A running tree that is to be given away: its shape and pages while it runs, then everything
+//! else while it stands still.
+//!
+//! This file orders the work. It lives on one thread, because ptrace does.
+
+mod mappings;
+mod objects;
+mod serving;
+mod tracked;
+
+use crate::capture;
+use crate::clocks::Clocks;
+use crate::descriptors;
+use crate::error::{Error, Object};
+use crate::freeze::FrozenTree;
+use crate::image::{Layout, MissingPages, ProcessLayout, TreeImage};
+use crate::kinds::Rules;
+use crate::memory::read::While;
+use crate::memory::tracker::{self, Method};
+use crate::memory::{PageSet, PageSink};
+use crate::tree::{self, Life, Process};
+use mappings::Identities;
+use objects::Objects;
+pub use serving::Serving;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tracked::Tracked;
+
+/// Numbers for address spaces and shared objects; each is given out once.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(u32);
+
+impl Spaces {
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+/// How much of the memory may follow after the handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    /// Nothing: every page is sent while the tree stands still.
+    Nothing,
+    /// All that is not needed at once, and can be fetched by fault.
+    WhatCanBe,
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    pub data_pages: u64,
+    pub zero_pages: u64,
+    pub dropped_pages: u64,
+}
+
+/// What the freeze yields, besides the pages that went into the sink.
+#[derive(Debug)]
+pub struct Captured {
+    pub image: TreeImage,
+    pub round: Round,
+    pub missing_pages: u64,
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+#[derive(Debug)]
+pub struct Source {
+    root: i32,
+    rules: Rules,
+    method: Method,
+    spaces: Spaces,
+    tracked: BTreeMap<i32, Tracked>,
+    objects: Objects,
+    identities: Identities,
+    vdso: Vec<u8>,
+}
+
+impl Source {
+    pub fn open(root: i32, rules: Rules) -> Result<Self, Error> {
+        Ok(Self {
+            root,
+            rules,
+            method: method()?,
+            spaces: Spaces::default(),
+            tracked: BTreeMap::new(),
+            objects: Objects::default(),
+            identities: Identities::default(),
+            vdso: crate::stage::vdso::of_process(root)?.unwrap_or_default(),
+        })
+    }
+
+    /// The clocks as the tree sees them now.
+    pub fn clocks(&self) -> Result<Clocks, Error> {
+        Clocks::of_process(self.root)
+    }
+
+    /// The shape of the tree now. What is new is tracked from here on.
+    pub fn layout(&mut self) -> Result<Layout, Error> {
+        let processes = tree::walk(self.root)?;
+        self.layout_of(&processes, None)
+    }
+
+    /// The shape of the tree while it stands still: the last one, and the true one.
+    pub fn frozen_layout(&mut self, frozen: &FrozenTree) -> Result<Layout, Error> {
+        let processes: Vec<Process> =
+            frozen.processes().iter().map(|frozen| frozen.process.clone()).collect();
+        self.layout_of(&processes, Some(frozen))
+    }
+
+    fn layout_of(
+        &mut self,
+        processes: &[Process],
+        frozen: Option<&FrozenTree>,
+    ) -> Result<Layout, Error> {
+        self.tracked.retain(|pid, tracked| {
+            processes.iter().any(|p| p.pid == *pid && tracked.is_still(p))
+        });
+        let mut layouts = Vec::with_capacity(processes.len());
+        for process in processes {
+            match self.process_layout(process, frozen) {
+                Ok(layout) => layouts.push(layout),
+                // It ended while we looked, and the next look will not see it.
+                Err(error) if error.is_gone() && process.pid != self.root => {
+                    self.tracked.remove(&process.pid);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        retain_connected(&mut layouts);
+        Ok(Layout { processes: layouts, shared: self.objects.images()?, vdso: self.vdso.clone() })
+    }
+
+    fn process_layout(
+        &mut self,
+        process: &Process,
+        frozen: Option<&FrozenTree>,
+    ) -> Result<ProcessLayout, Error> {
+        let pid = process.pid;
+        let mut layout = ProcessLayout {
+            pid,
+            ppid: process.stat.ppid,
+            pgid: process.stat.pgrp,
+            sid: process.stat.session,
+            exit_signal: process.stat.exit_signal.unwrap_or(libc::SIGCHLD),
+            is_zombie: process.life == Life::Zombie,
+            ..ProcessLayout::default()
+        };
+        if layout.is_zombie {
+            layout.space = self.spaces.next();
+            return Ok(layout);
+        }
+        if !self.tracked.contains_key(&pid) {
+            let stopped = frozen.and_then(|frozen| frozen.thread_of(pid));
+            let tracked = Tracked::open(process, self.spaces.next(), self.method, stopped)?;
+            self.tracked.insert(pid, tracked);
+        }
+        let tracked = self.tracked.get_mut(&pid).expect("just inserted");
+        tracked.look(&mut self.objects, &mut self.spaces)?;
+        layout.space = tracked.space;
+        layout.tids = tree::threads(pid)?;
+        layout.mappings = tracked.images(&mut self.identities, &self.objects)?;
+        Ok(layout)
+    }
+
+    /// Sends everything that was written since the last round, as of the last `layout`.
+    pub fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
+        let mut round = self.objects.round(sink)?;
+        for tracked in self.tracked.values_mut() {
+            round.add(tracked.round(sink)?);
+        }
+        Ok(round)
+    }
+
+    /// Sends only what cannot follow later: shared memory, and written copies of files' pages.
+    pub fn round_of_what_cannot_wait(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
+        let mut round = self.objects.round(sink)?;
+        for tracked in self.tracked.values_mut() {
+            round.add(tracked.round_of_what_cannot_wait(sink)?);
+        }
+        Ok(round)
+    }
+
+    /// How many pages a round would send now.
+    pub fn peek(&mut self) -> Result<u64, Error> {
+        self.tracked.values_mut().map(|tracked| tracked.peek()).sum()
+    }
+
+    /// Reads everything of the frozen tree; pages go into the sink. `layout` is of this moment.
+    pub fn capture(
+        &mut self,
+        frozen: &FrozenTree,
+        later: Later,
+        sink: &mut dyn PageSink,
+    ) -> Result<Captured, Error> {
+        let mut stopwatch = Stopwatch::default();
+        let mut round = self.objects.round(sink)?;
+        stopwatch.lap("shared memory");
+        let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
+        for process in frozen.processes() {
+            let mappings = self.tracked.get(&process.process.pid).map(|t| t.mappings());
+            image.processes.push(capture::process(process, mappings.unwrap_or_default())?);
+        }
+        stopwatch.lap("threads and aspects");
+        image.descriptors = Some(self.capture_descriptors(frozen)?);
+        stopwatch.lap("descriptors");
+        let mut missing_pages = 0;
+        for process in &image.processes {
+            let Some(tracked) = self.tracked.get_mut(&process.pid) else { continue };
+            let thread = frozen.thread_of(process.pid).expect("tracked processes are alive");
+            round.add(tracked.collect_frozen(thread, sink)?);
+            let eager = match later {
+                Later::Nothing => tracked.all_stale(),
+                Later::WhatCanBe => tracked.needed_at_once(process),
+            };
+            round.add(tracked.send(&eager, While::Frozen, sink)?);
+            let missing = tracked.all_stale();
+            missing_pages += missing.pages();
+            image.missing.push(missing_image(tracked.space, &missing));
+        }
+        stopwatch.lap("pages");
+        Ok(Captured { image, round, missing_pages, timings: stopwatch.laps })
+    }
+
+    fn capture_descriptors(
+        &self,
+        frozen: &FrozenTree,
+    ) -> Result<descriptors::DescriptorsImage, Error> {
+        let pids: Vec<i32> = frozen
+            .processes()
+            .iter()
+            .filter(|process| !process.threads.is_empty())
+            .map(|process| process.process.pid)
+            .collect();
+        let table = descriptors::collect(&pids, self.rules, &self.objects)?;
+        descriptors::capture(&table)
+    }
+
+    /// What is left to be fetched from the frozen tree; may be used from any thread.
+    pub fn serving(&self) -> Serving {
+        Serving::new(self.tracked.values().map(|t| (t.space, t.pid, t.all_stale())))
+    }
+}
+
+fn method() -> Result<Method, Error> {
+    let why = "it has neither soft-dirty pages nor asynchronous write protection (Linux 6.7)";
+    tracker::probe().ok_or_else(|| Error::invalid("track writes on", Object::Host, why))
+}
+
+/// A child whose parent was not seen any more cannot be placed; the next look sees it elsewhere.
+fn retain_connected(layouts: &mut Vec<ProcessLayout>) {
+    let mut seen = std::collections::BTreeSet::new();
+    let root = layouts.first().map(|layout| layout.pid);
+    layouts.retain(|layout| {
+        let connected = Some(layout.pid) == root || seen.contains(&layout.ppid);
+        if connected {
+            seen.insert(layout.pid);
+        }
+        connected
+    });
+}
+
+fn missing_image(space: u32, missing: &PageSet) -> MissingPages {
+    MissingPages { space, runs: missing.runs().flat_map(|run| [run.address, run.pages]).collect() }
+}
+
+impl Round {
+    fn add(&mut self, other: Self) {
+        self.data_pages += other.data_pages;
+        self.zero_pages += other.zero_pages;
+        self.dropped_pages += other.dropped_pages;
+    }
+}
+
+/// How long each step took.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    since: Instant,
+    pub(crate) laps: Vec<(&'static str, Duration)>,
+}
+
+impl Default for Stopwatch {
+    fn default() -> Self {
+        Self { since: Instant::now(), laps: Vec::new() }
+    }
+}
+
+impl Stopwatch {
+    pub(crate) fn lap(&mut self, step: &'static str) {
+        self.laps.push((step, self.since.elapsed()));
+        self.since = Instant::now();
+    }
+}

@@ -1,0 +1,259 @@
+//! One process of a running tree: its mappings, and the account of what was sent of its memory.
+
+use super::Round;
+use super::mappings::{self, Identities};
+use super::objects::Objects;
+use crate::error::{Error, Object, OnObject as _};
+use crate::freeze;
+use crate::image::ProcessImage;
+use crate::memory::backing::{self, MappingKind};
+use crate::memory::lazy::needed_at_once;
+use crate::memory::mapping::{self, Mapping};
+use crate::memory::mapping_image::MappingImage;
+use crate::memory::private::PrivateMemory;
+use crate::memory::read::{ReadPages, While};
+use crate::memory::tracker::{self, Method, Tracker, USERFAULTFD_FLAGS};
+use crate::memory::{PageSet, PageSink};
+use crate::puppet::{Steered, find_syscall};
+use crate::source::Spaces;
+use crate::sys::process::{pidfd_getfd, pidfd_open};
+use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
+use crate::tree::Process;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) pid: i32,
+    pub(super) space: u32,
+    start_ticks: u64,
+    method: Method,
+    memory: PrivateMemory,
+    mappings: Vec<Mapping>,
+    kinds: Vec<MappingKind>,
+    images: Vec<MappingImage>,
+}
+
+impl Tracked {
+    /// Begins to track. `stopped`: a thread of it, when it stands still already.
+    pub(super) fn open(
+        process: &Process,
+        space: u32,
+        method: Method,
+        stopped: Option<&Stopped>,
+    ) -> Result<Self, Error> {
+        let pid = process.pid;
+        let tracker = open_tracker(pid, method, stopped)?;
+        Ok(Self {
+            pid,
+            space,
+            start_ticks: process.start_ticks(),
+            method,
+            memory: PrivateMemory::new(pid, space, tracker),
+            mappings: Vec::new(),
+            kinds: Vec::new(),
+            images: Vec::new(),
+        })
+    }
+
+    pub(super) fn is_still(&self, process: &Process) -> bool {
+        self.start_ticks == process.start_ticks()
+    }
+
+    pub(super) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Reads its mappings again, if they changed.
+    pub(super) fn look(
+        &mut self,
+        objects: &mut Objects,
+        spaces: &mut Spaces,
+    ) -> Result<(), Error> {
+        let (mut now, unknown) = mapping::refresh(self.pid, &self.mappings)?;
+        if now == self.mappings {
+            return Ok(());
+        }
+        if unknown > 0 {
+            now = mapping::read(self.pid)?;
+        }
+        self.kinds = backing::kinds(self.pid, &now)?;
+        self.mappings = now;
+        self.images.clear();
+        for (mapping, kind) in self.mappings.iter().zip(&self.kinds) {
+            if let MappingKind::Object { key, origin } = kind {
+                objects.note(self.pid, mapping, *key, origin, spaces)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn images(
+        &mut self,
+        identities: &mut Identities,
+        objects: &Objects,
+    ) -> Result<Vec<MappingImage>, Error> {
+        if self.images.is_empty() {
+            let all = self.mappings.iter().zip(&self.kinds);
+            self.images = all
+                .map(|(mapping, kind)| mappings::image(self.pid, mapping, kind, identities, objects))
+                .collect::<Result<_, _>>()?;
+        }
+        Ok(self.images.clone())
+    }
+
+    /// Sends what was written since the last round.
+    pub(super) fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
+        self.collect()?;
+        let dropped_pages = self.memory.drop_gone(&self.mappings, sink)?;
+        let read = self.memory.send_stale(While::Running, sink)?;
+        Ok(Round { dropped_pages, ..Round::from(read) })
+    }
+
+    pub(super) fn round_of_what_cannot_wait(
+        &mut self,
+        sink: &mut dyn PageSink,
+    ) -> Result<Round, Error> {
+        self.collect()?;
+        let wanted = self.stale_in(|kind| *kind != MappingKind::Anonymous);
+        self.send(&wanted, While::Running, sink)
+    }
+
+    fn stale_in(&self, wanted: impl Fn(&MappingKind) -> bool) -> PageSet {
+        let all = self.mappings.iter().zip(&self.kinds);
+        let runs = all.filter(|(_, kind)| wanted(kind)).flat_map(|(mapping, _)| {
+            self.memory.stale().within(mapping.start, mapping.pages()).collect::<Vec<_>>()
+        });
+        runs.collect()
+    }
+
+    pub(super) fn peek(&mut self) -> Result<u64, Error> {
+        match self.memory.peek(&self.mappings) {
+            // It ended, or runs another program: the next layout sees that.
+            Err(error) if error.is_gone() => Ok(0),
+            other => other,
+        }
+    }
+
+    /// After an execve(2) there is another memory to be tracked; what ended has none.
+    fn collect(&mut self) -> Result<(), Error> {
+        let collected = self.collect_once();
+        match collected {
+            Err(error) if error.is_gone() => {}
+            other => return other,
+        }
+        match open_tracker(self.pid, self.method, None) {
+            Ok(tracker) => self.memory.replace_tracker(tracker),
+            Err(error) if error.is_gone() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        match self.collect_once() {
+            Err(error) if error.is_gone() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn collect_once(&mut self) -> Result<(), Error> {
+        if !self.memory.needs_standstill() {
+            return self.memory.collect(&self.mappings).map(drop);
+        }
+        let frozen = freeze::freeze_one(self.pid)?;
+        let collected = self.memory.collect(&self.mappings).map(drop);
+        frozen.thaw()?;
+        collected
+    }
+
+    /// The last account. The mappings are those that were read while it stood still.
+    pub(super) fn collect_frozen(
+        &mut self,
+        stopped: &Stopped,
+        sink: &mut dyn PageSink,
+    ) -> Result<Round, Error> {
+        let collected = match self.memory.collect_frozen(&self.mappings, sink) {
+            Err(error) if error.is_gone() => {
+                let tracker = open_tracker(self.pid, self.method, Some(stopped))?;
+                self.memory.replace_tracker(tracker);
+                self.memory.collect_frozen(&self.mappings, sink)?
+            }
+            other => other?,
+        };
+        let _ = collected;
+        Ok(Round::default())
+    }
+
+    pub(super) fn all_stale(&self) -> PageSet {
+        self.memory.stale().clone()
+    }
+
+    /// Stale pages that must be there before the process runs: what the kernel cannot fetch by
+    /// fault, and what every thread touches at once.
+    pub(super) fn needed_at_once(&self, process: &ProcessImage) -> PageSet {
+        let mut needed = self.stale_in(|kind| *kind != MappingKind::Anonymous);
+        needed.insert_all(&needed_at_once(process).intersection(self.memory.stale()));
+        needed
+    }
+
+    pub(super) fn send(
+        &mut self,
+        pages: &PageSet,
+        during: While,
+        sink: &mut dyn PageSink,
+    ) -> Result<Round, Error> {
+        self.memory.send(pages, during, sink).map(Round::from)
+    }
+}
+
+impl From<ReadPages> for Round {
+    fn from(read: ReadPages) -> Self {
+        Self { data_pages: read.data_pages, zero_pages: read.zero_pages, dropped_pages: 0 }
+    }
+}
+
+fn open_tracker(
+    pid: i32,
+    method: Method,
+    stopped: Option<&Stopped>,
+) -> Result<Box<dyn Tracker>, Error> {
+    match (method, stopped) {
+        (Method::SoftDirty, _) => tracker::soft_dirty(pid),
+        (Method::WriteProtect, Some(thread)) => {
+            tracker::write_protect(pid, userfaultfd_of(thread)?)
+        }
+        (Method::WriteProtect, None) => {
+            let thread = stop(pid)?;
+            let userfaultfd = userfaultfd_of(&thread);
+            freeze::release(thread, false)?;
+            tracker::write_protect(pid, userfaultfd?)
+        }
+    }
+}
+
+/// Stops one thread of a running process for less than a millisecond.
+fn stop(pid: i32) -> Result<Stopped, Error> {
+    let gone = || Error::new("stop", Object::Process { pid }, std::io::Error::from_raw_os_error(libc::ESRCH));
+    let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs)? else {
+        return Err(gone());
+    };
+    match running.stop()? {
+        Outcome::Alive(thread) => Ok(thread),
+        Outcome::Gone => Err(gone()),
+    }
+}
+
+/// Makes a userfaultfd inside the process and takes it away from it.
+fn userfaultfd_of(thread: &Stopped) -> Result<OwnedFd, Error> {
+    let pid = thread.pid();
+    let at = find_syscall(pid)?;
+    let steered = Steered::begin(thread)?;
+    let flags = u64::from(USERFAULTFD_FLAGS.unsigned_abs());
+    let number = steered.call(
+        at,
+        "make a userfaultfd in",
+        libc::SYS_userfaultfd,
+        [flags, 0, 0, 0, 0, 0],
+    )?;
+    let process = pidfd_open(pid).on("open", || Object::Process { pid })?;
+    let taken = pidfd_getfd(process.as_fd(), i32::try_from(number).unwrap_or(-1));
+    steered.call(at, "close our userfaultfd in", libc::SYS_close, [number, 0, 0, 0, 0, 0])?;
+    steered.end()?;
+    taken.on("take the userfaultfd of", || Object::Process { pid })
+}
