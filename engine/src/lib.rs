@@ -7,6 +7,7 @@ pub mod aspects;
 pub mod batch;
 mod error;
 pub mod kinds;
+pub mod memory;
 mod refusal;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]
 #[allow(clippy::disallowed_methods, reason = "the one place that may")]
