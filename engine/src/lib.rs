@@ -3,15 +3,19 @@
 //! Synchronous throughout: ptrace answers only the thread that attached, so the agents give this
 //! crate a thread of its own and talk to that thread through channels.
 
+mod arch;
 pub mod aspects;
 pub mod batch;
 mod error;
 pub mod kinds;
 pub mod memory;
+pub mod puppet;
 mod refusal;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]
 #[allow(clippy::disallowed_methods, reason = "the one place that may")]
 mod sys;
+
+pub mod tracee;
 
 pub use error::{Error, Object, OnObject};
 pub use refusal::Refusal;

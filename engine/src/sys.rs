@@ -1,3 +1,6 @@
 //! Kernel interfaces that no library wraps, each made safe here. The only unsafe code.
 
 pub(crate) mod fd;
+pub(crate) mod process;
+pub(crate) mod ptrace;
+pub(crate) mod shared_bytes;

@@ -1,0 +1,4 @@
+//! x86-64: the code a puppet runs, its registers, and how interrupted system calls go on.
+
+pub(crate) mod blob;
+pub(crate) mod interrupted;

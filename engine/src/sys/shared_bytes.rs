@@ -1,0 +1,51 @@
+//! Memory that we share with a process we steer.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr;
+
+/// A mapping of a memfd. The other side may write at any time, so it is only copied in and out.
+#[derive(Debug)]
+pub(crate) struct SharedBytes {
+    start: *mut u8,
+    length: usize,
+}
+
+impl SharedBytes {
+    pub(crate) fn map(fd: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let fd = fd.as_raw_fd();
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing of ours.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, fd, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), length })
+    }
+
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.length, "a write stays inside the mapping");
+        // SAFETY: the assertion keeps the offset inside the mapping.
+        let at = unsafe { self.start.add(offset) };
+        // SAFETY: in bounds by the assertion; `bytes` is ours, so the two do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
+    }
+
+    pub(crate) fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        assert!(offset + length <= self.length, "a read stays inside the mapping");
+        let mut bytes = vec![0; length];
+        // SAFETY: the assertion keeps the offset inside the mapping.
+        let at = unsafe { self.start.add(offset) };
+        // SAFETY: in bounds by the assertion; `bytes` is new, so the two do not overlap.
+        unsafe { ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), length) };
+        bytes
+    }
+}
+
+impl Drop for SharedBytes {
+    fn drop(&mut self) {
+        // SAFETY: this mapping is ours alone and nothing borrows from it.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
