@@ -9,6 +9,7 @@ pub mod batch;
 mod error;
 pub mod freeze;
 pub mod kinds;
+pub mod memory;
 pub mod puppet;
 mod refusal;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]
