@@ -1,7 +1,10 @@
 //! Kernel interfaces that no library wraps, each made safe here. The only unsafe code.
 
 pub(crate) mod fd;
+#[cfg(test)]
+pub(crate) mod here;
 pub(crate) mod pagemap;
+pub(crate) mod prctl;
 pub(crate) mod process;
 pub(crate) mod ptrace;
 pub(crate) mod shared_bytes;

@@ -48,3 +48,29 @@ impl Aspect for RobustList {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::{alone, comes_back, in_thread, set};
+    use super::*;
+
+    #[test]
+    fn comes_back_with_its_head() {
+        alone(|| {
+            let image = in_thread(|| {
+                // An empty list points at itself; these are never followed, because the head that
+                // the C library registered is not put back and the thread dies without locks.
+                let heads = Box::leak(Box::new([[0_u64; 3]; 2]));
+                let [first, second] = [0, 1].map(|i| std::ptr::from_mut(&mut heads[i]).addr());
+                heads[0][0] = first as u64;
+                heads[1][0] = second as u64;
+                comes_back::<RobustList>(
+                    |batch| set(batch, libc::SYS_set_robust_list, args![first, 24]),
+                    |batch| set(batch, libc::SYS_set_robust_list, args![second, 24]),
+                )
+            });
+            assert_ne!(image.head, 0);
+            assert_eq!(image.length_bytes, 24);
+        });
+    }
+}
