@@ -12,7 +12,12 @@
 
 pub mod backing;
 pub mod file_identity;
+pub mod fill;
 pub mod guards;
+pub mod holder;
+pub mod lazy;
+#[cfg(test)]
+mod lazy_program;
 pub mod mapping;
 pub mod mapping_image;
 pub mod page_set;

@@ -3,10 +3,13 @@
 pub(crate) mod fd;
 #[cfg(test)]
 pub(crate) mod here;
+pub(crate) mod holder;
 pub(crate) mod pagemap;
 pub(crate) mod prctl;
 pub(crate) mod process;
 pub(crate) mod ptrace;
 pub(crate) mod shared_bytes;
 pub(crate) mod uffd;
+pub(crate) mod uffd_missing;
 pub(crate) mod vm;
+pub(crate) mod vm_write;

@@ -1,0 +1,175 @@
+//! The holder: a small process that keeps a tree from reading zeros when the agent dies.
+//!
+//! When the last duplicate of a userfaultfd is closed, its missing pages become zeros, silently.
+//! An agent that dies closes all of its own. So a second process has a duplicate of each and
+//! watches the agent by pidfd. When the agent dies, it waits for a successor to come and take the
+//! descriptors; when none comes in time, it kills the tree, and only when the tree's memory is
+//! gone does it let go. The tree then still exists on the source, frozen: nothing is lost silently.
+//!
+//! A descriptor that was sent and not yet received is kept alive by the socket it travels in, so
+//! `hold` needs no answer. What remains is the instant between the birth of a forked child's
+//! descriptor in the agent and its sending.
+//!
+//! The program runs [`run`] in a process of its own; a service that ends it together with the
+//! agent (systemd's default `KillMode=control-group`) defeats it.
+
+mod tree;
+mod watch;
+
+pub use watch::{End, run};
+
+use crate::error::{Error, Object, OnObject as _};
+use crate::sys;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
+    socketpair, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How long the holder and an agent wait for each other's answer.
+const ANSWER_WAIT_SECONDS: i64 = 5;
+
+/// The first byte of a message.
+mod tag {
+    pub(super) const HOLD: u8 = b'h';
+    pub(super) const WATCH: u8 = b'w';
+    pub(super) const CGROUP: u8 = b'c';
+    pub(super) const RELEASE: u8 = b'r';
+    /// From the holder: it listens, or it has handed over everything.
+    pub(super) const READY: u8 = b'.';
+}
+
+/// The agent's end.
+#[derive(Debug)]
+pub struct Holder {
+    socket: OwnedFd,
+    pid: i32,
+}
+
+/// A descriptor as it was given to [`Holder::hold`].
+#[derive(Debug)]
+pub struct Held {
+    pub name: String,
+    pub fd: OwnedFd,
+}
+
+impl Holder {
+    /// Starts the process. `command` must call [`run`] with its standard input untouched; this
+    /// returns when it listens for successors.
+    pub fn spawn(command: &mut Command) -> Result<Self, Error> {
+        let object = || Object::File { path: command_name(command) };
+        let (ours, theirs) = pair().on("make a socket for", object)?;
+        let name = object();
+        let child = command.stdin(Stdio::from(theirs)).spawn().on("start the holder", || name)?;
+        let holder = Self { socket: ours, pid: child.id().cast_signed() };
+        holder.expect_ready()?;
+        Ok(holder)
+    }
+
+    /// Takes over from an agent that died: everything it held, and the place of its guard.
+    /// ECONNREFUSED or ENOENT when there is no holder, ECONNRESET when its agent still lives.
+    pub fn take_over(path: &Path) -> Result<(Self, Vec<Held>), Error> {
+        let object = || Object::File { path: path.display().to_string() };
+        let socket = call(path).on("connect to the holder at", object)?;
+        let pid = getsockopt(&socket, sockopt::PeerCredentials)
+            .on("look at the holder at", object)?
+            .pid();
+        let holder = Self { socket, pid };
+        let mut held = Vec::new();
+        loop {
+            let (bytes, fd) = holder.receive()?;
+            match (bytes.split_first(), fd) {
+                (Some((&tag::HOLD, name)), Some(fd)) => {
+                    held.push(Held { name: String::from_utf8_lossy(name).into_owned(), fd });
+                }
+                (Some((&tag::READY, _)), _) => return Ok((holder, held)),
+                _ => {
+                    return Err(Error::invalid(
+                        "understand",
+                        holder.object(),
+                        "unexpected message",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Keeps a duplicate of this userfaultfd from now on. The name is for the successor.
+    pub fn hold(&self, name: &str, uffd: &impl AsFd) -> Result<(), Error> {
+        self.say(tag::HOLD, name, Some(uffd.as_fd()))
+    }
+
+    /// This process is to be killed with its descendants when nobody takes over.
+    pub fn watch(&self, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        self.say(tag::WATCH, "", Some(pidfd))
+    }
+
+    /// So is everything in this cgroup: also what was forked since and lost its parents.
+    pub fn watch_cgroup(&self, directory: BorrowedFd<'_>) -> Result<(), Error> {
+        self.say(tag::CGROUP, "", Some(directory))
+    }
+
+    /// Nothing is missing any more: the holder closes what it has and ends.
+    pub fn release(&self) -> Result<(), Error> {
+        self.say(tag::RELEASE, "", None)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn say(&self, tag: u8, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        let message = [&[tag], text.as_bytes()].concat();
+        sys::holder::send(self.socket.as_fd(), &message, fd).on("speak to", || self.object())
+    }
+
+    fn expect_ready(&self) -> Result<(), Error> {
+        match self.receive()?.0.first() {
+            Some(&tag::READY) => Ok(()),
+            _ => Err(Error::invalid("understand", self.object(), "unexpected message")),
+        }
+    }
+
+    fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>), Error> {
+        let closed = || io::Error::from_raw_os_error(libc::ECONNRESET);
+        sys::holder::receive(self.socket.as_fd(), true)
+            .and_then(|message| message.ok_or_else(closed))
+            .on("hear from", || self.object())
+    }
+
+    fn object(&self) -> Object {
+        Object::Process { pid: self.pid }
+    }
+}
+
+fn command_name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    limit_waits(&ours)?;
+    Ok((ours, theirs))
+}
+
+fn call(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    limit_waits(&socket)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
+fn limit_waits(socket: &OwnedFd) -> io::Result<()> {
+    let limit = TimeVal::seconds(ANSWER_WAIT_SECONDS);
+    setsockopt(socket, sockopt::ReceiveTimeout, &limit)?;
+    setsockopt(socket, sockopt::SendTimeout, &limit)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

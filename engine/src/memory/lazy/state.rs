@@ -1,0 +1,302 @@
+//! All spaces of a tree in the lazy phase, and what is asked for.
+//!
+//! Events are read and pages are put into place under one lock, for a reason: between the check
+//! that a page is still wanted and its copy, no event may be read. The program is let go on by
+//! reading, and what it dropped then must not come back.
+
+use super::layout::Layout;
+use super::space::{Content, Progress, Space, Tally};
+use super::statistics::Statistics;
+use crate::memory::holder::Holder;
+use crate::memory::page_set::{PAGE_BYTES, PageSet, Run};
+use crate::sys::uffd_missing::{Event, MissingUffd, Placed};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use userfaultfd::EventBuffer;
+
+/// Pages asked for around one fault: an aligned block of 64 KiB.
+const AROUND_PAGES: u64 = 16;
+/// A program that walks through its memory gets windows that double up to this.
+const AROUND_PAGES_MAX: u64 = 64;
+const EVENTS_AT_ONCE: usize = 64;
+
+/// What the source is told, after the lock is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Request { space: u32, run: Run },
+    Unwanted { space: u32, run: Run },
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) spaces: Vec<Space>,
+    /// Requests on their way, by the source's numbers, so that no page is asked for twice.
+    asked: HashMap<u32, Asked>,
+    pub(super) statistics: Statistics,
+    pub(super) holder: Option<Arc<Holder>>,
+    /// The source does not answer: nothing is asked, and who waits goes on waiting.
+    pub(super) abandoned: bool,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    pages: PageSet,
+    /// Where the last window ended, and how long it was.
+    end: u64,
+    window: u64,
+}
+
+impl State {
+    pub(super) fn new(spaces: Vec<Space>, holder: Option<Arc<Holder>>) -> Self {
+        let statistics = Statistics::default();
+        Self { spaces, asked: HashMap::new(), statistics, holder, abandoned: false }
+    }
+
+    pub(super) fn missing_pages(&self) -> u64 {
+        self.spaces.iter().map(|space| space.missing.pages()).sum()
+    }
+
+    /// Pages of the source, in a run short enough that a fault can wait for it.
+    pub(super) fn receive(
+        &mut self,
+        origin: u32,
+        run: Run,
+        content: Content<'_>,
+    ) -> io::Result<Progress> {
+        let mut tally = Tally::default();
+        let mut progress = Progress::Settled;
+        for space in self.spaces.iter_mut().filter(|space| space.origin == origin) {
+            for piece in space.missing_pieces(run) {
+                let part = part_of(content, piece.origin - run.address, piece.bytes);
+                if space.place(piece, part, &mut tally)? == Progress::Changing {
+                    progress = Progress::Changing;
+                    break;
+                }
+            }
+            if !space.waiting.is_empty() {
+                note_waits(space, &mut self.statistics);
+            }
+        }
+        self.count(origin, run, tally, progress);
+        Ok(progress)
+    }
+
+    fn count(&mut self, origin: u32, run: Run, tally: Tally, progress: Progress) {
+        let asked = self.asked.entry(origin).or_default();
+        let by_fault = asked.pages.within(run.address, run.pages).next().is_some();
+        let pages = if by_fault {
+            &mut self.statistics.pages_by_fault
+        } else {
+            &mut self.statistics.pages_by_push
+        };
+        *pages += tally.placed;
+        self.statistics.pages_discarded += tally.discarded;
+        if progress == Progress::Settled {
+            asked.pages.remove(run.address, run.pages);
+            if tally.placed + tally.discarded == 0 {
+                self.statistics.pages_discarded += run.pages;
+            }
+        }
+    }
+
+    /// Reads what a space has to say, and acts on it.
+    pub(super) fn read_events(&mut self, index: usize, said: &mut Vec<Said>) -> io::Result<()> {
+        let mut buffer = EventBuffer::new(EVENTS_AT_ONCE);
+        loop {
+            let events = self.spaces[index].uffd.read(&mut buffer)?;
+            let more = events.len() == EVENTS_AT_ONCE;
+            let mut events = events.into_iter();
+            while let Some(event) = events.next() {
+                if let Err(cause) = self.handle(index, event, said) {
+                    // A forked child's descriptor may be among them: closed, it would read zeros.
+                    std::mem::forget(events);
+                    return Err(cause);
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, index: usize, event: Event, said: &mut Vec<Said>) -> io::Result<()> {
+        let space = &mut self.spaces[index];
+        let dropped = match event {
+            Event::Fault { address } => return self.fault(index, address, said),
+            Event::Fork { child } => return self.fork(index, child),
+            Event::Remove { start, end } => space.remove(start, end),
+            Event::Remap { from, to, bytes } => space.remap(from, to, bytes),
+            Event::Unmap { start, end } => {
+                space.doubtful_unmaps.push((start, end));
+                return self.settle_unmaps(index, said);
+            }
+        };
+        self.tell_unwanted(index, dropped, said);
+        Ok(())
+    }
+
+    fn fault(&mut self, index: usize, address: u64, said: &mut Vec<Said>) -> io::Result<()> {
+        let space = &mut self.spaces[index];
+        if let Some(origin) = space.missing_at(address) {
+            self.statistics.faults += 1;
+            space.waiting.entry(address).or_insert_with(Instant::now);
+            self.ask(index, origin, said);
+            return Ok(());
+        }
+        match space.place_zero(address)? {
+            Progress::Settled => self.statistics.zero_faults += 1,
+            Progress::Changing => space.deferred.push(address),
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, index: usize, page: u64, said: &mut Vec<Said>) {
+        let space = &self.spaces[index];
+        let asked = self.asked.entry(space.origin).or_default();
+        if self.abandoned || asked.pages.contains(page) {
+            return;
+        }
+        let window = asked.window_around(page);
+        let around = space.missing.within(window.address, window.pages);
+        let new = around.flat_map(|run| asked.pages.missing_within(run.address, run.pages));
+        let Some(run) = new.into_iter().find(|run| (run.address..run.end()).contains(&page)) else {
+            return;
+        };
+        asked.pages.insert(run.address, run.pages);
+        asked.end = run.end();
+        said.push(Said::Request { space: space.origin, run });
+    }
+
+    /// The holder gets a child's descriptor before anything else happens: were we to die with the
+    /// only one, the child would read zeros.
+    fn fork(&mut self, index: usize, child: MissingUffd) -> io::Result<()> {
+        self.statistics.forks += 1;
+        let uffd = Arc::new(child);
+        let child = self.spaces[index].fork(Arc::clone(&uffd));
+        let name = format!("space {} forked {}", child.origin, self.statistics.forks);
+        // Even if the holder fails now, the descriptor stays open with us.
+        self.spaces.push(child);
+        self.holder
+            .as_ref()
+            .map_or(Ok(()), |holder| holder.hold(&name, &*uffd))
+            .map_err(|error| error.source)
+    }
+
+    /// Unmaps whose place is known to be empty, or that nothing was ever moved to.
+    fn settle_unmaps(&mut self, index: usize, said: &mut Vec<Said>) -> io::Result<()> {
+        for (start, end) in std::mem::take(&mut self.spaces[index].doubtful_unmaps) {
+            let space = &mut self.spaces[index];
+            match space.is_still_mapped(start, end)? {
+                Placed::Changing => space.doubtful_unmaps.push((start, end)),
+                Placed::NoMapping => {
+                    let dropped = space.unmap(start, end);
+                    self.tell_unwanted(index, dropped, said);
+                }
+                Placed::Gone => space.end(),
+                // The move came after the unmap, and has already replaced what lay there.
+                Placed::All | Placed::Part(_) | Placed::Exists => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries again what could not be done while a layout was changing.
+    pub(super) fn settle_deferred(&mut self, said: &mut Vec<Said>) -> io::Result<()> {
+        for index in 0..self.spaces.len() {
+            self.settle_unmaps(index, said)?;
+            for address in std::mem::take(&mut self.spaces[index].deferred) {
+                self.fault(index, address, said)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_deferred(&self) -> bool {
+        self.spaces.iter().any(|s| !s.deferred.is_empty() || !s.doubtful_unmaps.is_empty())
+    }
+
+    /// The source may leave these out, unless a relative still misses them.
+    fn tell_unwanted(&self, index: usize, dropped: Vec<Run>, said: &mut Vec<Said>) {
+        let space = self.spaces[index].origin;
+        if self.spaces.iter().filter(|other| other.origin == space).count() == 1 {
+            said.extend(dropped.into_iter().map(|run| Said::Unwanted { space, run }));
+        }
+    }
+
+    /// The requests of a lost connection are made again: whoever waits, waits for them.
+    pub(super) fn ask_again(&mut self, said: &mut Vec<Said>) {
+        self.abandoned = false;
+        self.asked.clear();
+        for index in 0..self.spaces.len() {
+            let space = &self.spaces[index];
+            let waiting = space.waiting.keys().filter_map(|at| space.missing_at(*at));
+            for page in waiting.collect::<Vec<_>>() {
+                self.ask(index, page, said);
+            }
+        }
+    }
+
+    /// A space that misses nothing needs no faults: its fresh pages come from the kernel again.
+    pub(super) fn retire_complete(&mut self) {
+        let complete = self.spaces.iter_mut().filter(|space| !space.retired);
+        for space in complete.filter(|space| space.missing.is_empty() && space.deferred.is_empty())
+        {
+            super::retire::unregister(space);
+            space.layout = Layout::default();
+            space.retired = true;
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        !self.has_deferred() && self.spaces.iter().all(|space| space.retired)
+    }
+
+    /// Ends the bookkeeping of spaces whose process ended without anybody noticing.
+    pub(super) fn notice_ended(&mut self) -> io::Result<()> {
+        for space in self.spaces.iter_mut().filter(|space| !space.retired) {
+            if space.uffd.probe(0x1000_0000)? == Placed::Gone {
+                space.end();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Asked {
+    /// A fault right behind the last window goes on with one twice as long; any other gets the
+    /// block that it lies in.
+    fn window_around(&mut self, page: u64) -> Run {
+        if page == self.end && self.window > 0 {
+            self.window = (self.window * 2).min(AROUND_PAGES_MAX);
+            return Run { address: page, pages: self.window };
+        }
+        self.window = AROUND_PAGES;
+        let block = AROUND_PAGES * PAGE_BYTES;
+        Run { address: page - page % block, pages: AROUND_PAGES }
+    }
+}
+
+/// Who waited for a page that is there now has waited until now.
+fn note_waits(space: &mut Space, statistics: &mut Statistics) {
+    let (layout, missing) = (&space.layout, &space.missing);
+    space.waiting.retain(|at, since| {
+        let waits = layout.origin_of(*at).is_some_and(|origin| missing.contains(origin));
+        if !waits {
+            statistics.waits.add(since.elapsed());
+        }
+        waits
+    });
+}
+
+fn part_of(content: Content<'_>, from: u64, bytes: u64) -> Content<'_> {
+    match content {
+        Content::Zeros => Content::Zeros,
+        Content::Bytes(all) => {
+            let start = usize::try_from(from).expect("within a block");
+            let end = usize::try_from(from + bytes).expect("within a block");
+            Content::Bytes(&all[start..end])
+        }
+    }
+}
