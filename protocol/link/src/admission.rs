@@ -1,5 +1,5 @@
 //! How many strangers may start a handshake. A handshake costs the destination a signature, and
-//! anybody who reaches the port can ask for one.
+//! anybody who reaches the port can ask for one, under any address that he likes.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,11 @@ const RATE: u32 = 50;
 const BURST: u32 = 100;
 /// Below this many left, an address must prove itself first.
 const PRESSURE: u32 = BURST / 2;
+/// Handshakes under way at once. A stranger who never finishes holds one for the handshake wait.
+pub(crate) const PLACES: usize = 64;
+/// Below this many places free, an address must prove itself: forged ones never come back to free
+/// theirs, and must not be able to take them all.
+const PLACES_PRESSURE: usize = PLACES / 2;
 
 /// What to do with one that knocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +39,17 @@ impl Admission {
     }
 
     /// `validated`: the address has shown that it receives there, so it is not forged.
-    pub(crate) fn judge(&mut self, validated: bool, now: Instant) -> Verdict {
+    /// `places_free`: how many of [`PLACES`] no handshake holds now.
+    pub(crate) fn judge(&mut self, validated: bool, places_free: usize, now: Instant) -> Verdict {
         self.refill(now);
-        if !validated && self.left < PRESSURE {
+        if !validated && (self.left < PRESSURE || places_free < PLACES_PRESSURE) {
             return Verdict::Retry;
         }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                Verdict::Admit
-            }
-            None => Verdict::Refuse,
+        if self.left == 0 || places_free == 0 {
+            return Verdict::Refuse;
         }
+        self.left -= 1;
+        Verdict::Admit
     }
 
     /// Moves `filled` by whole tokens only: what is too short for one counts next time.
@@ -65,7 +69,7 @@ mod tests {
     fn emptied(now: Instant) -> Admission {
         let mut admission = Admission::new(now);
         for _ in 0..BURST {
-            assert_eq!(admission.judge(true, now), Verdict::Admit);
+            assert_eq!(admission.judge(true, PLACES, now), Verdict::Admit);
         }
         admission
     }
@@ -73,26 +77,35 @@ mod tests {
     #[test]
     fn a_quiet_destination_admits_at_once() {
         let now = Instant::now();
-        assert_eq!(Admission::new(now).judge(false, now), Verdict::Admit);
+        assert_eq!(Admission::new(now).judge(false, PLACES, now), Verdict::Admit);
     }
 
     #[test]
     fn under_pressure_an_unproven_address_must_prove_itself() {
         let now = Instant::now();
         let mut admission = Admission::new(now);
-        while admission.judge(false, now) == Verdict::Admit {}
-        assert_eq!(admission.judge(false, now), Verdict::Retry);
-        assert_eq!(admission.judge(true, now), Verdict::Admit);
+        while admission.judge(false, PLACES, now) == Verdict::Admit {}
+        assert_eq!(admission.judge(false, PLACES, now), Verdict::Retry);
+        assert_eq!(admission.judge(true, PLACES, now), Verdict::Admit);
+    }
+
+    #[test]
+    fn unproven_addresses_cannot_take_all_places() {
+        let now = Instant::now();
+        let mut admission = Admission::new(now);
+        assert_eq!(admission.judge(false, PLACES_PRESSURE - 1, now), Verdict::Retry);
+        assert_eq!(admission.judge(true, PLACES_PRESSURE - 1, now), Verdict::Admit);
+        assert_eq!(admission.judge(true, 0, now), Verdict::Refuse);
     }
 
     #[test]
     fn an_exhausted_destination_refuses_until_time_has_passed() {
         let now = Instant::now();
         let mut admission = emptied(now);
-        assert_eq!(admission.judge(true, now), Verdict::Refuse);
+        assert_eq!(admission.judge(true, PLACES, now), Verdict::Refuse);
         let later = now + Duration::from_millis(20);
-        assert_eq!(admission.judge(true, later), Verdict::Admit);
-        assert_eq!(admission.judge(true, later), Verdict::Refuse);
+        assert_eq!(admission.judge(true, PLACES, later), Verdict::Admit);
+        assert_eq!(admission.judge(true, PLACES, later), Verdict::Refuse);
     }
 
     #[test]
@@ -101,7 +114,7 @@ mod tests {
         let mut admission = emptied(start);
         let admitted = (1..=1000u64)
             .filter(|ms| {
-                admission.judge(true, start + Duration::from_millis(*ms)) == Verdict::Admit
+                admission.judge(true, PLACES, start + Duration::from_millis(*ms)) == Verdict::Admit
             })
             .count();
         assert_eq!(admitted, RATE as usize);

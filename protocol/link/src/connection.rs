@@ -111,6 +111,7 @@ impl Connection {
             congestion_events: stats.path.congestion_events,
             window_bytes: stats.path.cwnd,
             mtu_bytes: stats.path.current_mtu,
+            black_holes: stats.path.black_holes_detected,
             rtt: stats.path.rtt,
         }
     }
@@ -137,6 +138,8 @@ pub struct Stats {
     pub window_bytes: u64,
     /// UDP payload that fits into one packet on this path.
     pub mtu_bytes: u16,
+    /// How often packets of that size stopped coming through, so that smaller ones were sent.
+    pub black_holes: u64,
     /// The current estimate of the round-trip time.
     pub rtt: Duration,
 }

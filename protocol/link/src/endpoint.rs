@@ -4,21 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::rustls::pki_types::CertificateDer;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, Endpoint, TokioRuntime, TransportErrorCode};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::admission::{Admission, Verdict};
+use crate::admission::{Admission, PLACES, Verdict};
 use crate::connection::UNAUTHORISED;
 use crate::error::{Doing, words};
 use crate::streams::{Kind, Sending, begin_reading};
 use crate::tls::{self, PinnedKeys};
 use crate::{Connection, Fingerprint, Identity, KnownHosts, LinkError, Tuning, socket, tuning};
-
-/// Handshakes under way at once. A stranger who never finishes holds one for the handshake wait.
-const HANDSHAKES_MAX: usize = 64;
 
 /// Decides who may send here. Asked anew for every connection, so a struck key is out at once.
 pub type Authorised = Arc<dyn Fn(&Fingerprint) -> bool + Send + Sync>;
@@ -42,11 +39,11 @@ impl Listener {
     ) -> Result<Self, LinkError> {
         let tls = tls::server(identity).map_err(LinkError::Tls)?;
         Ok(Self {
-            endpoint: bind(address, Some(server_config(tls, tuning)))?,
+            endpoint: bind(address, Some(server_config(tls, tuning)?))?,
             authorised,
             handshake_wait: tuning.handshake_wait,
             admission: Mutex::new(Admission::new(Instant::now())),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            handshakes: Arc::new(Semaphore::new(PLACES)),
         })
     }
 
@@ -77,12 +74,11 @@ impl Listener {
     }
 
     fn admit(&self, quic: quinn::Incoming) -> Option<(quinn::Incoming, OwnedSemaphorePermit)> {
-        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
-            quic.refuse();
-            return None;
-        };
         match self.judge(quic.remote_address_validated()) {
-            Verdict::Admit => return Some((quic, permit)),
+            Verdict::Admit => {
+                let permit = Arc::clone(&self.handshakes).try_acquire_owned().ok()?;
+                return Some((quic, permit));
+            }
             // Fails only for a validated address, which is never told to retry.
             Verdict::Retry => drop(quic.retry()),
             Verdict::Refuse => quic.refuse(),
@@ -92,7 +88,7 @@ impl Listener {
 
     fn judge(&self, validated: bool) -> Verdict {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
-        admission.judge(validated, Instant::now())
+        admission.judge(validated, self.handshakes.available_permits(), Instant::now())
     }
 
     /// Ends every connection that came in here, and all waiting in [`Self::accept`].
@@ -130,16 +126,19 @@ impl Incoming {
         let address = doing.address;
         let failed = |source| handshake_failed(address, source);
         let quic = self.quic.accept().map_err(failed)?.await.map_err(failed)?;
-        let fingerprint = proven_key(&quic).ok_or(LinkError::Handshake {
-            address,
-            source: ConnectionError::LocallyClosed,
-        })?;
+        let fingerprint = proven_key(&quic)
+            .ok_or(LinkError::Handshake { address, source: ConnectionError::LocallyClosed })?;
         if !(self.authorised)(&fingerprint) {
             quic.close(UNAUTHORISED, b"this key is not in authorized_hosts");
             return Err(LinkError::Stranger { address, fingerprint });
         }
         welcome(&quic, doing).await?;
-        Ok(Connection { quic, endpoint: self.endpoint, host: address.ip().to_string(), fingerprint })
+        Ok(Connection {
+            quic,
+            endpoint: self.endpoint,
+            host: address.ip().to_string(),
+            fingerprint,
+        })
     }
 }
 
@@ -190,10 +189,8 @@ impl Dial<'_> {
     async fn connect(self, identity: &Identity, tuning: &Tuning) -> Result<Connection, LinkError> {
         let pins = PinnedKeys::new(self.right);
         let tls = tls::client(identity, Arc::clone(&pins)).map_err(LinkError::Tls)?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(tuning.transport());
         let wait = tuning.handshake_wait;
-        match timeout(wait, self.shake_hands(config)).await {
+        match timeout(wait, self.shake_hands(client_config(tls, tuning)?)).await {
             Ok(Ok((quic, fingerprint))) => Ok(self.established(quic, fingerprint)),
             Ok(Err(failure)) => Err(self.explain(failure, &pins, identity, wait)),
             Err(_) => Err(self.unreachable(wait)),
@@ -307,14 +304,32 @@ fn is_version_mismatch(source: &ConnectionError) -> bool {
     }
 }
 
-fn server_config(tls: QuicServerConfig, tuning: &Tuning) -> quinn::ServerConfig {
+fn client_config(
+    tls: rustls::ClientConfig,
+    tuning: &Tuning,
+) -> Result<quinn::ClientConfig, LinkError> {
+    let tls = QuicClientConfig::try_from(tls).map_err(|_| no_initial_suite())?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(tuning.transport());
+    Ok(config)
+}
+
+fn server_config(
+    tls: rustls::ServerConfig,
+    tuning: &Tuning,
+) -> Result<quinn::ServerConfig, LinkError> {
+    let tls = QuicServerConfig::try_from(tls).map_err(|_| no_initial_suite())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(tuning.transport())
-        .max_incoming(HANDSHAKES_MAX)
+        .max_incoming(PLACES)
         // A host does not change its address in mid-move; what pretends to is not believed.
         .migration(false);
-    config
+    Ok(config)
+}
+
+fn no_initial_suite() -> LinkError {
+    LinkError::Tls(rustls::Error::General("no AES-128-GCM, with which QUIC begins".to_owned()))
 }
 
 fn bind(address: SocketAddr, server: Option<quinn::ServerConfig>) -> Result<Endpoint, LinkError> {
@@ -331,4 +346,40 @@ fn any_port_towards(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     SocketAddr::new(unspecified, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        let home = tempfile::tempdir().unwrap();
+        Identity::load_or_create(home.path()).unwrap()
+    }
+
+    /// Another version of the link is another ALPN; both sides must say so and not just "alert 120".
+    #[tokio::test]
+    async fn both_sides_name_a_version_mismatch() {
+        let (source, destination) = (identity(), identity());
+        let tuning = Tuning::bulk();
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(anywhere, &destination, Arc::new(|_| true), &tuning).unwrap();
+        let right = &[destination.fingerprint()];
+        let pins = PinnedKeys::new(right);
+        let mut tls = tls::client(&source, Arc::clone(&pins)).unwrap();
+        tls.alpn_protocols = vec![b"migrate/0".to_vec()];
+        let address = listener.address().unwrap();
+        let dial = Dial { endpoint: bind(anywhere, None).unwrap(), host: "b", address, right };
+
+        let config = client_config(tls, &tuning).unwrap();
+        let (called, answered) = tokio::join!(dial.shake_hands(config), async {
+            listener.accept().await.unwrap().establish().await
+        });
+
+        let wait = tuning.handshake_wait;
+        let explained = dial.explain(called.unwrap_err(), &pins, &source, wait);
+        assert!(matches!(explained, LinkError::VersionMismatch { .. }), "{explained:?}");
+        let answered = answered.unwrap_err();
+        assert!(matches!(answered, LinkError::VersionMismatch { .. }), "{answered:?}");
+    }
 }

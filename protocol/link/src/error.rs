@@ -58,7 +58,9 @@ pub enum LinkError {
         reason: String,
     },
     /// We have no key for the host.
-    #[error("{host} is not in known_hosts; if its key is right, add the line: {host} {fingerprint}")]
+    #[error(
+        "{host} is not in known_hosts; if its key is right, add the line: {host} {fingerprint}"
+    )]
     UnknownHost {
         /// Its name.
         host: String,

@@ -8,7 +8,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -42,7 +41,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The destination's side: every client must prove some key.
-pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, Error> {
+pub(crate) fn server(identity: &Identity) -> Result<ServerConfig, Error> {
     let provider = provider();
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])?
@@ -52,11 +51,11 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, Error> {
     // A resumed session would let a key in that was struck off the list since.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.try_into().map_err(no_initial_suite)
+    Ok(config)
 }
 
 /// The source's side; the server must prove one of the keys that `pins` holds.
-pub(crate) fn client(identity: &Identity, pins: Arc<PinnedKeys>) -> Result<QuicClientConfig, Error> {
+pub(crate) fn client(identity: &Identity, pins: Arc<PinnedKeys>) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&pins.provider))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -64,11 +63,7 @@ pub(crate) fn client(identity: &Identity, pins: Arc<PinnedKeys>) -> Result<QuicC
         .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
-    config.try_into().map_err(no_initial_suite)
-}
-
-fn no_initial_suite(_: quinn::crypto::rustls::NoInitialCipherSuite) -> Error {
-    Error::General("the TLS provider lacks AES-128-GCM, which QUIC begins with".to_owned())
+    Ok(config)
 }
 
 /// The keys a destination may have, and the one it showed.
@@ -99,8 +94,9 @@ impl ServerCertVerifier for PinnedKeys {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let shown = *self.shown.get_or_init(Fingerprint::of(end_entity).map(|f| move || f)?);
-        if self.right.contains(&shown) {
+        let fingerprint = Fingerprint::of(end_entity)?;
+        let shown = self.shown.get_or_init(|| fingerprint);
+        if self.right.contains(shown) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -190,7 +186,107 @@ fn tls_1_2() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rustls::client::ResolvesClientCert;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConnection, ServerConnection};
+
     use super::*;
+
+    fn identity() -> Identity {
+        let home = tempfile::tempdir().unwrap();
+        Identity::load_or_create(home.path()).unwrap()
+    }
+
+    /// Shows one host's certificate and signs with another one's key, as an impostor must.
+    #[derive(Debug)]
+    struct Impostor(Arc<CertifiedKey>);
+
+    impl Impostor {
+        fn posing_as(victim: &Identity) -> Arc<Self> {
+            let own = provider().key_provider.load_private_key(identity().key()).unwrap();
+            Arc::new(Self(Arc::new(CertifiedKey::new(vec![victim.certificate()], own))))
+        }
+    }
+
+    impl ResolvesServerCert for Impostor {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    impl ResolvesClientCert for Impostor {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    /// A handshake in memory; the error is that of the side which found something wrong.
+    fn shake_hands(client: ClientConfig, server: ServerConfig) -> Result<(), Error> {
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            while client.wants_write() {
+                client.write_tls(&mut there).unwrap();
+            }
+            server.read_tls(&mut there.as_slice()).unwrap();
+            server.process_new_packets()?;
+            while server.wants_write() {
+                server.write_tls(&mut back).unwrap();
+            }
+            client.read_tls(&mut back.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    fn pinned(destination: &Identity) -> Arc<PinnedKeys> {
+        PinnedKeys::new(&[destination.fingerprint()])
+    }
+
+    const BAD_SIGNATURE: Error = Error::InvalidCertificate(CertificateError::BadSignature);
+
+    #[test]
+    fn two_hosts_that_hold_their_keys_agree() {
+        let (source, destination) = (identity(), identity());
+        let client = client(&source, pinned(&destination)).unwrap();
+        assert_eq!(shake_hands(client, server(&destination).unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn a_destination_with_a_copied_certificate_is_found_out() {
+        let (source, destination) = (identity(), identity());
+        let client = client(&source, pinned(&destination)).unwrap();
+        let mut server = server(&destination).unwrap();
+        server.cert_resolver = Impostor::posing_as(&destination);
+        assert_eq!(shake_hands(client, server), Err(BAD_SIGNATURE));
+    }
+
+    #[test]
+    fn a_source_with_a_copied_certificate_is_found_out() {
+        let (source, destination) = (identity(), identity());
+        let mut client = client(&source, pinned(&destination)).unwrap();
+        client.client_auth_cert_resolver = Impostor::posing_as(&source);
+        assert_eq!(shake_hands(client, server(&destination).unwrap()), Err(BAD_SIGNATURE));
+    }
+
+    #[test]
+    fn a_source_without_a_key_is_turned_away() {
+        let destination = identity();
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(pinned(&destination))
+            .with_no_client_auth();
+        let refused = shake_hands(client, server(&destination).unwrap());
+        assert_eq!(refused, Err(Error::NoCertificatesPresented));
+    }
 
     #[test]
     fn aes_128_gcm_is_offered_first() {
