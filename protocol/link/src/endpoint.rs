@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, Endpoint, TokioRuntime, TransportErrorCode};
+use quinn::{ConnectionError, Endpoint, TokioRuntime, TransportConfig, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -15,7 +15,9 @@ use crate::connection::UNAUTHORISED;
 use crate::error::{Doing, words};
 use crate::streams::{Kind, Sending, begin_reading};
 use crate::tls::{self, PinnedKeys};
-use crate::{Connection, Fingerprint, Identity, KnownHosts, LinkError, Tuning, socket, tuning};
+use crate::{
+    Connection, Fingerprint, Identity, KnownHosts, LinkError, Tuning, path, socket, tuning,
+};
 
 /// Decides who may send here. Asked anew for every connection, so a struck key is out at once.
 pub type Authorised = Arc<dyn Fn(&Fingerprint) -> bool + Send + Sync>;
@@ -189,9 +191,14 @@ impl Dial<'_> {
     async fn connect(self, identity: &Identity, tuning: &Tuning) -> Result<Connection, LinkError> {
         let pins = PinnedKeys::new(self.right);
         let tls = tls::client(identity, Arc::clone(&pins)).map_err(LinkError::Tls)?;
+        let payload_max = path::payload_max(self.address);
+        let config = client_config(tls, tuning.transport(payload_max))?;
         let wait = tuning.handshake_wait;
-        match timeout(wait, self.shake_hands(client_config(tls, tuning)?)).await {
-            Ok(Ok((quic, fingerprint))) => Ok(self.established(quic, fingerprint)),
+        match timeout(wait, self.shake_hands(config)).await {
+            Ok(Ok((quic, fingerprint))) => {
+                path::settle(&quic, payload_max).await;
+                Ok(self.established(quic, fingerprint))
+            }
             Ok(Err(failure)) => Err(self.explain(failure, &pins, identity, wait)),
             Err(_) => Err(self.unreachable(wait)),
         }
@@ -306,11 +313,11 @@ fn is_version_mismatch(source: &ConnectionError) -> bool {
 
 fn client_config(
     tls: rustls::ClientConfig,
-    tuning: &Tuning,
+    transport: Arc<TransportConfig>,
 ) -> Result<quinn::ClientConfig, LinkError> {
     let tls = QuicClientConfig::try_from(tls).map_err(|_| no_initial_suite())?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(tuning.transport());
+    config.transport_config(transport);
     Ok(config)
 }
 
@@ -321,7 +328,7 @@ fn server_config(
     let tls = QuicServerConfig::try_from(tls).map_err(|_| no_initial_suite())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(tuning.transport())
+        .transport_config(tuning.transport(path::PAYLOAD_MAX))
         .max_incoming(PLACES)
         // A host does not change its address in mid-move; what pretends to is not believed.
         .migration(false);
@@ -371,7 +378,7 @@ mod tests {
         let address = listener.address().unwrap();
         let dial = Dial { endpoint: bind(anywhere, None).unwrap(), host: "b", address, right };
 
-        let config = client_config(tls, &tuning).unwrap();
+        let config = client_config(tls, tuning.transport(path::PAYLOAD_FIRST)).unwrap();
         let (called, answered) = tokio::join!(dial.shake_hands(config), async {
             listener.accept().await.unwrap().establish().await
         });

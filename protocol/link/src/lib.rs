@@ -15,6 +15,7 @@ mod fingerprint;
 mod frames;
 mod hosts;
 mod identity;
+mod path;
 mod socket;
 mod streams;
 mod tls;
