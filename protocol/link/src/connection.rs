@@ -95,9 +95,15 @@ impl Connection {
 
     /// After [`Self::close`]: waits until the peer has been told, at most `wait`. A process that
     /// ends sooner leaves the peer to find out by its idle timeout.
+    ///
+    /// For the side that connected: it waits for every connection of the socket, which on a listener
+    /// are those of other sources too. A listener lives on and needs no such wait.
     pub async fn drain(&self, wait: Duration) -> Result<(), LinkError> {
-        let doing = self.doing("say goodbye");
-        doing.within(wait, async { Ok(self.endpoint.wait_idle().await) }).await
+        let told = async {
+            self.endpoint.wait_idle().await;
+            Ok(())
+        };
+        self.doing("say goodbye").within(wait, told).await
     }
 
     /// What the connection has moved and lost so far.

@@ -48,7 +48,8 @@ impl Control {
     }
 }
 
-/// Sends frames. Dropped before [`Self::finish`], the peer sees the stream abandoned.
+/// Sends frames. Dropped before [`Self::finish`], the peer sees the stream abandoned, and frames that
+/// are still under way are lost with it: who has said the last word must finish.
 #[derive(Debug)]
 pub struct FrameSender {
     sending: Sending,

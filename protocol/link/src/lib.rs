@@ -7,6 +7,8 @@
 //!
 //! Every wait is bounded by a duration that the caller gives, every buffer by [`Tuning`].
 
+#![forbid(unsafe_code)]
+
 mod admission;
 mod connection;
 mod endpoint;

@@ -3,18 +3,32 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use tracing::warn;
 
 /// At the kernel's default of 208 KiB, 2000 to 5000 packets of each GiB were lost on loopback.
 /// The kernel doubles what it is given, for its own bookkeeping (socket(7)).
 const BUFFER_BYTES: usize = 8 << 20;
+
+/// Below this, bursts are lost and the rate collapses, so the operator should know.
+const BUFFER_BYTES_MIN: usize = 4 << 20;
 
 /// Binds `address`; a buffer that may not be that large is as large as it may be.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(address)?;
     enlarge_receive(&socket)?;
     enlarge_send(&socket)?;
+    warn_if_small(&socket)?;
     Ok(socket)
+}
+
+fn warn_if_small(socket: &UdpSocket) -> io::Result<()> {
+    let receive = getsockopt(socket, sockopt::RcvBuf)?;
+    let send = getsockopt(socket, sockopt::SndBuf)?;
+    if receive.min(send) < BUFFER_BYTES_MIN {
+        warn!(receive, send, "small UDP buffers; raise net.core.rmem_max and net.core.wmem_max");
+    }
+    Ok(())
 }
 
 /// FORCE ignores net.core.rmem_max and needs CAP_NET_ADMIN; without it, the limit cuts silently.
@@ -33,8 +47,6 @@ fn enlarge_send(socket: &UdpSocket) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::getsockopt;
-
     use super::*;
 
     #[test]

@@ -75,7 +75,7 @@ impl Sending {
         self.stream.set_priority(priority).map_err(|_| self.doing.closed_here())
     }
 
-    /// Ends the stream and waits until the peer's kernel of QUIC has all of it.
+    /// Ends the stream and waits until the peer's side of the link has all of it.
     pub(crate) async fn finish(mut self) -> Result<(), LinkError> {
         self.stream.finish().map_err(|_| self.doing.closed_here())?;
         self.finished = true;
