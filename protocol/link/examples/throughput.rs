@@ -55,7 +55,7 @@ async fn destination(
 ) -> Result<(), LinkError> {
     let anywhere = "127.0.0.1:0".parse().expect("an address");
     let listener = Listener::bind(anywhere, &identity, Arc::new(|_| true), &tuning)?;
-    tell.send(listener.address()?).expect("the source waits");
+    tell.send(listener.address()).expect("the source waits");
     let connection = listener.accept().await?.establish().await?;
     let mut tasks = Vec::new();
     for _ in 0..streams {

@@ -11,12 +11,14 @@
 
 mod admission;
 mod connection;
+mod dial;
 mod endpoint;
 mod error;
 mod fingerprint;
 mod frames;
 mod hosts;
 mod identity;
+mod listener;
 mod path;
 mod socket;
 mod streams;
@@ -25,12 +27,13 @@ mod trust_file;
 mod tuning;
 
 pub use connection::{CALLER_CODES, Connection, Stats};
-pub use endpoint::{Authorised, Incoming, Listener, connect};
+pub use dial::connect;
 pub use error::LinkError;
 pub use fingerprint::{Fingerprint, NotAFingerprint};
 pub use frames::{Control, FrameReceiver, FrameSender};
 pub use hosts::{AuthorizedHosts, KnownHosts};
 pub use identity::{AUTHORIZED_HOSTS, DIRECTORY, IDENTITY, Identity, KNOWN_HOSTS};
+pub use listener::{Authorised, Incoming, Listener};
 pub use streams::{BulkReceiver, BulkSender};
 pub use trust_file::{LineProblem, TrustFileError};
 pub use tuning::{Congestion, Tuning};

@@ -28,7 +28,7 @@ async fn doomed(pair: Pair) -> (Connection, Runtime) {
         link::Listener::bind(pair::anywhere(), &pair.destination, authorised, &pair.tuning).unwrap()
     };
     let pair = Pair { listener, ..pair };
-    let address = pair.listener.address().unwrap();
+    let address = pair.listener.address();
     let (tell, told) = tokio::sync::oneshot::channel();
     let listener = pair.listener;
     runtime.spawn(async move {

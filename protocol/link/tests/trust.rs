@@ -19,7 +19,7 @@ async fn two_hosts_that_trust_each_other_know_whom_they_reached() {
     let (source, destination) = pair.established().await;
     assert_eq!(source.fingerprint(), pair.destination.fingerprint());
     assert_eq!(destination.fingerprint(), pair.source.fingerprint());
-    assert_eq!(source.address(), pair.listener.address().unwrap());
+    assert_eq!(source.address(), pair.listener.address());
 }
 
 #[tokio::test]
@@ -155,6 +155,6 @@ async fn a_crowd_of_strangers_does_not_shut_the_door() {
 }
 
 async fn knock(pair: Arc<Pair>) -> LinkError {
-    let address = pair.listener.address().unwrap();
+    let address = pair.listener.address();
     connect(HOST, address, &identity(), &pair.known_hosts, &pair.tuning).await.unwrap_err()
 }

@@ -56,7 +56,7 @@ impl Pair {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, LinkError> {
-        let address = self.listener.address().unwrap();
+        let address = self.listener.address();
         connect(HOST, address, &self.source, &self.known_hosts, &self.tuning).await
     }
 
