@@ -45,6 +45,7 @@ mod trial;
 
 pub use all::{
     Asked, AspectImage, ask_all, examine_all, read_all, restore_all, restore_outside_all,
+    robust_list_head, touched_by_kernel,
 };
 pub use entry::AspectEntry;
 pub use exit_signal::exit_signal;
@@ -166,6 +167,12 @@ pub trait Aspect {
 
     /// Writes the calls that give a new thread this state.
     fn restore(image: &Self::Image, subject: &Subject<'_>, batch: &mut Batch) -> Result<(), Error>;
+
+    /// Memory (address, bytes) that the kernel accesses by itself on the thread's behalf. It has to
+    /// be there before the thread runs: a dying thread's accesses are not waited for.
+    fn touched(_image: &Self::Image) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
 
     /// What only another process can set, through the new thread's procfs directory.
     fn restore_outside(_image: &Self::Image, _subject: &Subject<'_>) -> Result<(), Error> {

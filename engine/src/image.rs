@@ -3,7 +3,7 @@
 //! Process → Thread → Aspect; Descriptor → Description → Object; each by id. Everything here may
 //! come from a hostile host or file: it is checked where it is used, never asserted.
 
-use crate::aspects::AspectImage;
+use crate::aspects::{AspectImage, RseqImage};
 use crate::clocks::Clocks;
 use crate::descriptors::DescriptorsImage;
 use crate::error::{Error, Object};
@@ -126,19 +126,6 @@ pub struct ThreadImage {
     pub aspects: Vec<AspectImage>,
     #[prost(bytes = "vec", repeated, tag = "7")]
     pub pending_signals: Vec<Vec<u8>>,
-}
-
-/// A registration with rseq(2).
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct RseqImage {
-    #[prost(uint64, tag = "1")]
-    pub address: u64,
-    #[prost(uint32, tag = "2")]
-    pub size: u32,
-    #[prost(uint32, tag = "3")]
-    pub signature: u32,
-    #[prost(uint32, tag = "4")]
-    pub flags: u32,
 }
 
 impl ThreadImage {

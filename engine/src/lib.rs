@@ -6,18 +6,28 @@
 mod arch;
 pub mod aspects;
 pub mod batch;
+pub mod capture;
+pub mod clocks;
+pub mod descriptors;
 mod error;
 pub mod freeze;
+pub mod image;
+pub mod inventory;
 pub mod kinds;
 pub mod memory;
 pub mod puppet;
 mod refusal;
+pub mod restore;
+pub mod source;
+pub mod stage;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]
 #[allow(clippy::disallowed_methods, reason = "the one place that may")]
 mod sys;
-
 pub mod tracee;
 pub mod tree;
 
 pub use error::{Error, Object, OnObject};
 pub use refusal::Refusal;
+
+#[cfg(test)]
+mod round_trip;

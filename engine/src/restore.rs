@@ -14,13 +14,14 @@ use crate::descriptors;
 use crate::error::{Error, Object};
 use crate::image::{ProcessImage, TreeImage};
 use crate::kinds::Making;
-use crate::memory::PageSet;
-use crate::puppet::find_syscall;
+use crate::memory::lazy::LazySpace;
+use crate::puppet::{Steered, find_syscall};
+use crate::source::Stopwatch;
 use crate::stage::{Stage, Stub};
 use crate::tracee::{OnOurDeath, Stopped};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A tree with all of its state: stopped, and one step from running. Dropping it kills it.
 #[derive(Debug)]
@@ -29,38 +30,14 @@ pub struct Restored {
     /// Job-control stopped processes, which go on being stopped.
     stopped: Vec<i32>,
     /// What has to be fetched while it runs, a process each.
-    pub lazy: Vec<LazyProcess>,
+    pub lazy: Vec<LazySpace>,
     /// How long each step took, for the summary.
     pub timings: Vec<(&'static str, Duration)>,
 }
 
-/// A process whose memory is incomplete, and the userfaultfd through which it is completed.
-#[derive(Debug)]
-pub struct LazyProcess {
-    pub pid: i32,
-    pub space: u32,
-    pub userfaultfd: OwnedFd,
-    /// Page addresses.
-    pub missing: PageSet,
-    /// The mappings that hold missing pages: start and end.
-    pub ranges: Vec<(u64, u64)>,
-}
-
-struct Stopwatch {
-    since: Instant,
-    timings: Vec<(&'static str, Duration)>,
-}
-
-impl Stopwatch {
-    fn lap(&mut self, step: &'static str) {
-        self.timings.push((step, self.since.elapsed()));
-        self.since = Instant::now();
-    }
-}
-
 /// Gives the shell everything that the image holds.
 pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
-    let mut stopwatch = Stopwatch { since: Instant::now(), timings: Vec::new() };
+    let mut stopwatch = Stopwatch::default();
     check(&stage, image)?;
     stage.end_cradle()?;
     restore_descriptors(&stage, image)?;
@@ -83,7 +60,7 @@ pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
     }
     stopwatch.lap("finish");
     let stopped = living(image).filter(|p| p.is_stopped).map(|p| p.pid).collect();
-    Ok(Restored { stage, stopped, lazy, timings: stopwatch.timings })
+    Ok(Restored { stage, stopped, lazy, timings: stopwatch.laps })
 }
 
 fn living(image: &TreeImage) -> impl Iterator<Item = &ProcessImage> {
@@ -154,7 +131,7 @@ fn restore_process(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
     let mut batch = Batch::new();
     aspects::restore_all(&process.aspects, Scope::Process, &subject, &mut batch)?;
     stub.run(&batch)?;
-    aspects::restore_outside_all(&process.aspects, &subject)
+    aspects::restore_outside_all(&process.aspects, Scope::Process, &subject)
 }
 
 /// The last thing done from inside: our memory goes away, by an instruction of the process's own.
@@ -163,7 +140,7 @@ fn finish(stub: &mut Stub, process: &ProcessImage) -> Result<(), Error> {
     let image = &process.threads[0];
     let last = stub.threads.iter().find(|thread| thread.tid() == image.tid);
     let last = last.expect("checked: every thread of the image was staged");
-    let steered = crate::puppet::Steered::begin(last)?;
+    let steered = Steered::begin(last)?;
     stub.puppet.clone().close(&steered, syscall_at)?;
     steered.end()
 }
@@ -174,7 +151,7 @@ impl Restored {
     }
 
     /// Lets the tree run. From here on it is not ours to kill.
-    pub fn run(mut self) -> Result<Vec<LazyProcess>, Error> {
+    pub fn run(mut self) -> Result<Vec<LazySpace>, Error> {
         let lazy = std::mem::take(&mut self.lazy);
         let stubs = std::mem::take(&mut self.stage.stubs);
         let threads: Vec<Stopped> = stubs.into_values().flat_map(|stub| stub.threads).collect();

@@ -3,6 +3,7 @@
 //!
 //! This file orders the work. It lives on one thread, because ptrace does.
 
+mod eager;
 mod mappings;
 mod objects;
 mod serving;
@@ -231,7 +232,7 @@ impl Source {
             .filter(|process| !process.threads.is_empty())
             .map(|process| process.process.pid)
             .collect();
-        let table = descriptors::collect(&pids, self.rules, &self.objects)?;
+        let table = descriptors::collect(&pids, self.rules, &0)?;
         descriptors::capture(&table)
     }
 

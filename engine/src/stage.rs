@@ -14,7 +14,9 @@ use crate::batch::{Answers, Batch};
 use crate::clocks::Clocks;
 use crate::error::{Error, Object, OnObject as _};
 use crate::image::{Layout, ProcessLayout};
-use crate::memory::mapping_image::MappingImage;
+use crate::memory::fill::Filler;
+use crate::memory::mapping_image::{BackingImage, MappingImage};
+use crate::memory::{PageSet, Run};
 use crate::puppet::{Puppet, Steered, free_address};
 use crate::sys;
 use crate::tracee::Stopped;
@@ -22,6 +24,7 @@ use cradle::Cradle;
 use shared_memory::SharedMemories;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A process that is being built. It is stopped, and dies with us until somebody decided.
 #[derive(Debug)]
@@ -91,6 +94,8 @@ pub struct Stage {
     pub(crate) stubs: BTreeMap<i32, Stub>,
     pub(crate) shared: SharedMemories,
     pub(crate) layout: Layout,
+    /// Writes pages into the stubs, from any thread.
+    filler: Arc<RwLock<Filler>>,
 }
 
 impl Stage {
@@ -107,6 +112,7 @@ impl Stage {
             stubs: BTreeMap::new(),
             shared: SharedMemories::default(),
             layout: Layout::default(),
+            filler: Arc::default(),
         };
         stage.apply(layout)?;
         Ok(stage)
@@ -127,6 +133,31 @@ impl Stage {
             }
         }
         self.layout = layout.clone();
+        self.open_spaces()
+    }
+
+    /// What fills the stubs with pages; it may be shared between threads.
+    pub fn filler(&self) -> Arc<RwLock<Filler>> {
+        Arc::clone(&self.filler)
+    }
+
+    /// Makes what is new known to the filler.
+    fn open_spaces(&mut self) -> Result<(), Error> {
+        let mut filler = self.filler.write().unwrap_or_else(PoisonError::into_inner);
+        for stub in self.stubs.values().filter(|stub| !stub.mappings.is_empty()) {
+            let files = file_backed(&stub.mappings);
+            if filler.has(stub.space) {
+                filler.set_file_backed(stub.space, files)?;
+            } else {
+                filler.add_process(stub.space, stub.pid, files)?;
+            }
+        }
+        for (space, fd) in self.shared.descriptors() {
+            if !filler.has(space) {
+                let fd = fd.try_clone_to_owned().on("duplicate", || Object::Host)?;
+                filler.add_object(space, fd);
+            }
+        }
         Ok(())
     }
 
@@ -183,6 +214,15 @@ pub(crate) fn kill(pid: i32) {
     if let Ok(process) = sys::process::pidfd_open(pid) {
         let _ = sys::process::pidfd_signal(process.as_fd(), libc::SIGKILL);
     }
+}
+
+/// Pages that show a file's content until they are written.
+fn file_backed(mappings: &[MappingImage]) -> PageSet {
+    let is_file = |mapping: &&MappingImage| {
+        !mapping.shared && !matches!(mapping.backing, Some(BackingImage::Anonymous(_)))
+    };
+    let runs = mappings.iter().filter(is_file);
+    runs.map(|mapping| Run::covering(mapping.start, mapping.end)).collect()
 }
 
 fn arena_address(layout: &Layout) -> Result<u64, Error> {

@@ -1,7 +1,8 @@
 //! All aspects of a process or of a thread at once: what the main path calls.
 
 use super::entry::Reader;
-use super::{ALL, AspectEntry, Scope, Subject, refused};
+use super::robust_list::RobustList;
+use super::{ALL, Aspect as _, AspectEntry, Scope, Subject, refused};
 use crate::batch::{Answers, Batch};
 use crate::error::{Error, Object};
 use crate::refusal::Refusal;
@@ -99,6 +100,23 @@ pub fn restore_outside_all(
         (entry.restore_outside)(&image.bytes, subject)?;
     }
     Ok(())
+}
+
+/// Memory (address, bytes) that the kernel accesses by itself for a thread with these aspects.
+pub fn touched_by_kernel(images: &[AspectImage]) -> Vec<(u64, u64)> {
+    let entry = |image: &AspectImage| ALL.iter().find(|entry| entry.name == image.name);
+    images
+        .iter()
+        .filter_map(|image| Some((entry(image)?.touched)(&image.bytes)))
+        .flatten()
+        .collect()
+}
+
+/// Where a thread's list of held robust locks begins, if it has one.
+pub fn robust_list_head(images: &[AspectImage]) -> Option<u64> {
+    let image = images.iter().find(|image| image.name == RobustList::NAME)?;
+    let touched = touched_by_kernel(std::slice::from_ref(image));
+    touched.first().map(|&(head, _)| head)
 }
 
 fn of(scope: Scope) -> impl Iterator<Item = &'static AspectEntry> {

@@ -21,6 +21,10 @@ pub(super) struct Image {
     flags: u32,
 }
 
+/// A signal frame with all vector registers needs about 12 KiB; whole stacks of megabytes are
+/// left to be fetched by fault.
+const ALTERNATE_STACK_BYTES_MAX: u64 = 64 << 10;
+
 /// Not in the libc crate.
 const SS_AUTODISARM: u32 = 1 << 31;
 const SS_DISABLE: u32 = libc::SS_DISABLE.cast_unsigned();
@@ -57,6 +61,10 @@ impl Aspect for AlternateStack {
         let object = subject.object(Self::NAME);
         batch.call("restore", &object, libc::SYS_sigaltstack, args![bytes, 0]);
         Ok(())
+    }
+
+    fn touched(image: &Image) -> Vec<(u64, u64)> {
+        vec![(image.start, image.size_bytes.min(ALTERNATE_STACK_BYTES_MAX))]
     }
 }
 

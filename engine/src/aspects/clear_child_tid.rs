@@ -41,6 +41,10 @@ impl Aspect for ClearChildTid {
         batch.call("restore", &object, libc::SYS_set_tid_address, args![image.address]);
         Ok(())
     }
+
+    fn touched(image: &Image) -> Vec<(u64, u64)> {
+        vec![(image.address, 4)]
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub struct AspectEntry {
     pub ask: fn(&Subject<'_>, &mut Batch) -> Reader,
     pub restore: fn(&[u8], &Subject<'_>, &mut Batch) -> Result<(), Error>,
     pub restore_outside: fn(&[u8], &Subject<'_>) -> Result<(), Error>,
+    pub touched: fn(&[u8]) -> Vec<(u64, u64)>,
 }
 
 impl AspectEntry {
@@ -38,6 +39,10 @@ impl AspectEntry {
             },
             restore_outside: |bytes, subject| {
                 A::restore_outside(&decode::<A>(bytes, subject)?, subject)
+            },
+            // Bytes that cannot be read are an error when they are restored.
+            touched: |bytes| {
+                prost::Message::decode(bytes).map(|image| A::touched(&image)).unwrap_or_default()
             },
         }
     }

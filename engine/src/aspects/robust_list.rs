@@ -47,6 +47,10 @@ impl Aspect for RobustList {
         }
         Ok(())
     }
+
+    fn touched(image: &Image) -> Vec<(u64, u64)> {
+        if image.head == 0 { Vec::new() } else { vec![(image.head, image.length_bytes)] }
+    }
 }
 
 #[cfg(test)]

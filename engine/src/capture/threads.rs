@@ -2,11 +2,11 @@
 //! trip for everything that it must say itself, and a few ptrace calls.
 
 use super::{owned, status};
-use crate::aspects::{self, Scope, Subject};
+use crate::aspects::{self, RseqImage, Scope, Subject};
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::freeze::Frozen;
-use crate::image::{RseqImage, ThreadImage};
+use crate::image::ThreadImage;
 use crate::puppet::{Puppet, Steered};
 use crate::tracee::Stopped;
 
@@ -46,8 +46,8 @@ fn capture_one(
         xstate: thread.xstate()?,
         signal_mask: steered.signal_mask(),
         rseq: (rseq.address != 0).then_some(RseqImage {
-            address: rseq.address,
-            size: rseq.size,
+            pointer: rseq.address,
+            size_bytes: rseq.size,
             signature: rseq.signature,
             flags: rseq.flags,
         }),

@@ -55,6 +55,10 @@ impl Filler {
         Self::default()
     }
 
+    pub fn has(&self, space: u32) -> bool {
+        self.spaces.contains_key(&space)
+    }
+
     /// The private memory of a stopped process. `file_backed` are the pages of its private file
     /// mappings: a zero there is content and has to be written.
     pub fn add_process(&mut self, space: u32, pid: i32, file_backed: PageSet) -> Result<(), Error> {

@@ -1,12 +1,12 @@
 //! Preparing the memory that arrives after the tree runs.
 
-use super::LazyProcess;
 use crate::args;
 use crate::batch::Batch;
 use crate::error::{Error, Object, OnObject as _};
 use crate::image::{MissingPages, TreeImage};
 use crate::memory::mapping_image::{BackingImage, MappingImage};
-use crate::memory::{PAGE_BYTES, PageSet};
+use crate::memory::lazy::LazySpace;
+use crate::memory::{PAGE_BYTES, PageSet, Run};
 use crate::stage::{Stage, Stub};
 use crate::sys::process::{pidfd_getfd, pidfd_open};
 use std::os::fd::AsFd as _;
@@ -15,7 +15,7 @@ use std::os::fd::AsFd as _;
 const MADV_DONTNEED_LOCKED: i32 = 24;
 
 /// Drops what is stale, and makes a userfaultfd in every process that lacks pages.
-pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazyProcess>, Error> {
+pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazySpace>, Error> {
     let mut lazy = Vec::new();
     for missing in image.missing.iter().filter(|missing| !missing.runs.is_empty()) {
         let stub = stage.stubs.values().find(|stub| stub.space == missing.space);
@@ -28,7 +28,7 @@ pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazyProce
     Ok(lazy)
 }
 
-fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazyProcess, Error> {
+fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazySpace, Error> {
     let pages = pages_of(missing)?;
     let ranges = ranges_of(stub, &pages)?;
     drop_stale(stub, &pages)?;
@@ -39,12 +39,19 @@ fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazyProcess, 
     let fd = batch.call("make a userfaultfd in", &object, libc::SYS_userfaultfd, args![flags]);
     let number = i32::try_from(stub.run(&batch)?.raw(fd)).unwrap_or(-1);
     let process = pidfd_open(stub.pid).on("open", || stub.object())?;
-    let userfaultfd =
+    let uffd =
         pidfd_getfd(process.as_fd(), number).on("take the userfaultfd of", || stub.object())?;
     let mut batch = Batch::new();
     batch.call("close our userfaultfd in", &object, libc::SYS_close, args![number]);
     stub.run(&batch)?;
-    Ok(LazyProcess { pid: stub.pid, space: stub.space, userfaultfd, missing: pages, ranges })
+    Ok(LazySpace {
+        pid: stub.pid,
+        space: stub.space,
+        uffd,
+        missing: pages,
+        ranges,
+        wiped_on_fork: wiped_on_fork(stub),
+    })
 }
 
 fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
@@ -71,7 +78,7 @@ fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
 
 /// The mappings in which pages are missing; every missing page must lie in private anonymous
 /// memory, for nothing else can be completed by fault.
-fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<(u64, u64)>, Error> {
+fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<Run>, Error> {
     let fits = |mapping: &&MappingImage| {
         !mapping.shared && matches!(mapping.backing, Some(BackingImage::Anonymous(_)))
     };
@@ -84,7 +91,7 @@ fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<(u64, u64)>, Error> {
         let pages = pages_in(mapping.start, mapping.end);
         if pages > 0 {
             covered += pages;
-            ranges.push((mapping.start, mapping.end));
+            ranges.push(Run::covering(mapping.start, mapping.end));
         }
     }
     if covered != missing.pages() {
@@ -96,6 +103,12 @@ fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<(u64, u64)>, Error> {
         ));
     }
     Ok(ranges)
+}
+
+fn wiped_on_fork(stub: &Stub) -> PageSet {
+    let wiped = |mapping: &&MappingImage| mapping.advice.is_some_and(|a| a.wipe_on_fork);
+    let runs = stub.mappings.iter().filter(wiped);
+    runs.map(|mapping| Run::covering(mapping.start, mapping.end)).collect()
 }
 
 fn drop_stale(stub: &Stub, missing: &PageSet) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Signals that wait to be delivered.
 
 use crate::args;
-use crate::aspects;
+use crate::aspects::{Queue, Subject, restore_pending_signals};
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::image::ProcessImage;
@@ -14,15 +14,9 @@ const STRAY_MAX: usize = 64;
 /// Takes away what building the tree sent, then queues what the source had queued.
 pub(super) fn restore(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
     take_strays(stub)?;
+    let subject = Subject { pid: process.pid, tid: process.pid, status: "" };
     let mut batch = Batch::new();
-    for info in &process.pending_signals {
-        aspects::queue_for_process(process.pid, info, &mut batch)?;
-    }
-    for thread in &process.threads {
-        for info in &thread.pending_signals {
-            aspects::queue_for_thread(process.pid, thread.tid, info, &mut batch)?;
-        }
-    }
+    restore_pending_signals(Queue::Process, &process.pending_signals, &subject, &mut batch)?;
     stub.run(&batch).map(drop)
 }
 

@@ -1,7 +1,7 @@
 //! Per-thread state: aspects, rseq, and last of all the registers.
 
 use crate::arch::x86_64::interrupted;
-use crate::aspects::{self, Scope, Subject};
+use crate::aspects::{self, Queue, Scope, Subject, restore_pending_signals};
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::image::{ProcessImage, ThreadImage};
@@ -28,13 +28,15 @@ fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result
     let mut batch = Batch::new();
     // The kernel writes to the rseq area at once: its page is among the eager ones.
     if let Some(rseq) = &image.rseq {
-        aspects::restore_rseq(rseq, &subject, &mut batch);
+        aspects::restore_rseq(rseq, &subject, &mut batch)?;
     }
+    restore_pending_signals(Queue::Thread, &image.pending_signals, &subject, &mut batch)?;
     aspects::restore_all(&image.aspects, Scope::Thread, &subject, &mut batch)?;
     let steered = Steered::begin(thread)?;
     let ran = stub.puppet.run(&steered, &batch);
     steered.end()?;
-    ran.map(drop)
+    ran?;
+    aspects::restore_outside_all(&image.aspects, Scope::Thread, &subject)
 }
 
 fn set_registers(

@@ -3,23 +3,22 @@
 use super::Round;
 use super::mappings::{self, Identities};
 use super::objects::Objects;
-use crate::error::{Error, Object, OnObject as _};
+use crate::error::{Error, Object};
 use crate::freeze;
 use crate::image::ProcessImage;
 use crate::memory::backing::{self, MappingKind};
-use crate::memory::lazy::needed_at_once;
+use super::eager;
 use crate::memory::mapping::{self, Mapping};
 use crate::memory::mapping_image::MappingImage;
 use crate::memory::private::PrivateMemory;
 use crate::memory::read::{ReadPages, While};
-use crate::memory::tracker::{self, Method, Tracker, USERFAULTFD_FLAGS};
+use crate::memory::tracker::{self, Method, Tracker};
 use crate::memory::{PageSet, PageSink};
 use crate::puppet::{Steered, find_syscall};
 use crate::source::Spaces;
-use crate::sys::process::{pidfd_getfd, pidfd_open};
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use crate::tree::Process;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 #[derive(Debug)]
 pub(super) struct Tracked {
@@ -188,7 +187,7 @@ impl Tracked {
     /// fault, and what every thread touches at once.
     pub(super) fn needed_at_once(&self, process: &ProcessImage) -> PageSet {
         let mut needed = self.stale_in(|kind| *kind != MappingKind::Anonymous);
-        needed.insert_all(&needed_at_once(process).intersection(self.memory.stale()));
+        needed.insert_all(&eager::of_process(process).intersection(self.memory.stale()));
         needed
     }
 
@@ -239,21 +238,10 @@ fn stop(pid: i32) -> Result<Stopped, Error> {
     }
 }
 
-/// Makes a userfaultfd inside the process and takes it away from it.
 fn userfaultfd_of(thread: &Stopped) -> Result<OwnedFd, Error> {
-    let pid = thread.pid();
-    let at = find_syscall(pid)?;
+    let syscall_at = find_syscall(thread.pid())?;
     let steered = Steered::begin(thread)?;
-    let flags = u64::from(USERFAULTFD_FLAGS.unsigned_abs());
-    let number = steered.call(
-        at,
-        "make a userfaultfd in",
-        libc::SYS_userfaultfd,
-        [flags, 0, 0, 0, 0, 0],
-    )?;
-    let process = pidfd_open(pid).on("open", || Object::Process { pid })?;
-    let taken = pidfd_getfd(process.as_fd(), i32::try_from(number).unwrap_or(-1));
-    steered.call(at, "close our userfaultfd in", libc::SYS_close, [number, 0, 0, 0, 0, 0])?;
+    let taken = tracker::take_userfaultfd(&steered, syscall_at);
     steered.end()?;
-    taken.on("take the userfaultfd of", || Object::Process { pid })
+    taken
 }

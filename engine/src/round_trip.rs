@@ -1,0 +1,83 @@
+//! The whole way on one host: a program is captured, killed, and built again from what was sent.
+
+use crate::freeze;
+use crate::image::{Layout, TreeImage, decode};
+use crate::kinds::Rules;
+use crate::memory::PageSink;
+use crate::restore;
+use crate::source::{Later, Source};
+use crate::stage::Stage;
+use prost::Message as _;
+use std::io;
+use std::process::{Child, Command};
+
+/// What travels in the data plane, kept.
+#[derive(Debug, Default)]
+struct Recorded(Vec<Record>);
+
+#[derive(Debug)]
+enum Record {
+    Data(u32, u64, Vec<u8>),
+    Zero(u32, u64, u64),
+    Dropped(u32, u64, u64),
+}
+
+impl PageSink for Recorded {
+    fn data(&mut self, space: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.push(Record::Data(space, address, bytes.to_vec()));
+        Ok(())
+    }
+    fn zero(&mut self, space: u32, address: u64, pages: u64) -> io::Result<()> {
+        self.0.push(Record::Zero(space, address, pages));
+        Ok(())
+    }
+    fn dropped(&mut self, space: u32, address: u64, pages: u64) -> io::Result<()> {
+        self.0.push(Record::Dropped(space, address, pages));
+        Ok(())
+    }
+}
+
+fn replay(recorded: &Recorded, stage: &Stage) {
+    let filler = stage.filler();
+    let filler = filler.read().unwrap();
+    for record in &recorded.0 {
+        match record {
+            Record::Data(space, address, bytes) => filler.data(*space, *address, bytes),
+            Record::Zero(space, address, pages) => filler.zero(*space, *address, *pages),
+            Record::Dropped(space, address, pages) => filler.dropped(*space, *address, *pages),
+        }
+        .unwrap();
+    }
+}
+
+/// Captures the program, kills it, and builds it again under the same ids.
+fn around(child: &mut Child) -> Stage {
+    let root = i32::try_from(child.id()).unwrap();
+    let mut source = Source::open(root, Rules::default()).unwrap();
+    let mut recorded = Recorded::default();
+    source.layout().unwrap();
+    source.round(&mut recorded).unwrap();
+    let frozen = freeze::freeze(root).unwrap();
+    let layout = source.frozen_layout(&frozen).unwrap();
+    let captured = source.capture(&frozen, Later::Nothing, &mut recorded).unwrap();
+    assert_eq!(captured.missing_pages, 0);
+    frozen.hold().unwrap().end();
+    child.wait().unwrap();
+
+    let layout: Layout = decode("layout", &layout.encode_to_vec()).unwrap();
+    let image: TreeImage = decode("tree", &captured.image.encode_to_vec()).unwrap();
+    let stage = Stage::begin(&layout, crate::clocks::Clocks::default()).unwrap();
+    replay(&recorded, &stage);
+    let restored = restore::build(stage, &image).unwrap();
+    println!("{:?}", restored.timings);
+    println!("{}", std::fs::read_to_string(format!("/proc/{root}/maps")).unwrap());
+    restored.run().unwrap();
+    panic!("end");
+}
+
+#[test]
+fn a_program_goes_on() {
+    let mut child = Command::new("sleep").arg("1").spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    around(&mut child);
+}
