@@ -121,7 +121,7 @@ impl Subject<'_> {
 
     /// The file's text: 5-20 us inside the freeze, so only where no call gives the same.
     fn text(&self, name: &str) -> io::Result<String> {
-        std::fs::read_to_string(self.path(name))
+        Ok(String::from_utf8_lossy(&std::fs::read(self.path(name))?).into_owned())
     }
 
     /// Where a link in the thread's procfs directory leads.
@@ -133,6 +133,12 @@ impl Subject<'_> {
     fn process(&self) -> Object {
         Object::Process { pid: self.pid }
     }
+}
+
+/// The text for [`Subject::status`]. The thread's name in it can be any bytes, so it is not always
+/// text: what is none comes as U+FFFD. Fails with ENOENT or ESRCH if the thread is gone.
+pub fn read_status(tid: i32) -> io::Result<String> {
+    Subject { pid: tid, tid, status: "" }.text("status")
 }
 
 /// A field of a text in the form of `/proc/PID/status`.

@@ -162,3 +162,6 @@ fn unusable(name: &str, why: impl Into<String>) -> Error {
         format!("the aspect \"{}\"", name.chars().take(64).collect::<String>().escape_debug());
     Error::invalid("use", Object::Image { part }, why)
 }
+
+#[cfg(test)]
+mod tests;

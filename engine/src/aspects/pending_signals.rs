@@ -60,7 +60,7 @@ fn number(siginfo: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{alone, run, set, this_thread};
+    use super::super::trial::{alone, run, set, single_threaded, this_thread};
     use super::*;
 
     /// Signal, error, code, padding, then the union: sender or timer, and a value.
@@ -92,9 +92,9 @@ mod tests {
 
     #[test]
     fn wait_again_with_all_they_carry() {
-        alone(|| {
+        let body = || {
             block_all();
-            // From the kernel, from sigqueue(3) twice, from a timer.
+            // From the kernel, from sigqueue(3) twice, from tgkill(2).
             let kernel = siginfo(libc::SIGUSR1, libc::SI_KERNEL, 0);
             let first = siginfo(40, libc::SI_QUEUE, 1);
             let second = siginfo(40, libc::SI_QUEUE, 2);
@@ -113,7 +113,9 @@ mod tests {
             assert_eq!(take(libc::SIGUSR1), kernel);
             assert_eq!([take(40), take(40)], [first, second]);
             assert_eq!(take(41), own);
-        });
+        };
+        // Another thread would take what waits for the process.
+        alone(|| single_threaded(body));
     }
 
     #[test]

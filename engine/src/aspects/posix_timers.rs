@@ -146,9 +146,9 @@ fn create_by_counting(timers: &[Timer], object: &Object, batch: &mut Batch) -> R
         return Err(Error::new("restore", object.clone(), io::Error::other(why)));
     }
     for id in 0..=last.id {
-        match timers.iter().find(|timer| timer.id == id) {
-            Some(timer) => timer.create(object, batch),
-            None => {
+        match timers.binary_search_by_key(&id, |timer| timer.id) {
+            Ok(at) => timers[at].create(object, batch),
+            Err(_) => {
                 Timer { id, notify: none(), ..Timer::default() }.create(object, batch);
                 batch.call("count up to", object, libc::SYS_timer_delete, args![id]);
             }

@@ -2,6 +2,7 @@
 
 mod namespaces;
 mod seccomp;
+mod security_label;
 mod thirty_two_bit;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
@@ -16,6 +17,7 @@ pub(super) static ALL: &[(Scope, Examine)] = &[
     (Scope::Process, thirty_two_bit::examine),
     (Scope::Thread, namespaces::examine),
     (Scope::Thread, seccomp::examine),
+    (Scope::Thread, security_label::examine),
     #[cfg(target_arch = "x86_64")]
     (Scope::Thread, x86_64::examine),
 ];

@@ -1,6 +1,7 @@
 //! Trying an aspect out on the test itself, in a child process that may be spoilt.
 
-use super::{Aspect, Subject};
+use super::{Aspect, Subject, read_status};
+use crate::args;
 use crate::batch::{Answers, Batch};
 use crate::error::{Error, Object};
 use crate::sys::here::run_here;
@@ -13,7 +14,7 @@ const ALONE: &str = "MIGRATE_TEST_ALONE";
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Runs the body of the calling test in a process of its own, so that whatever it does to itself
-/// harms no other test. That process has one thread.
+/// harms no other test. The test harness has a thread there as well.
 pub(super) fn alone<F: FnOnce()>(body: F) {
     let test = test_of::<F>();
     if std::env::var_os(ALONE).is_some() {
@@ -55,6 +56,29 @@ fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
+/// Runs the body in a process with one thread. Only within [`alone`], whose other thread waits and
+/// so holds no lock that the copy would wait for.
+pub(super) fn single_threaded(body: impl FnOnce()) {
+    let answers = run(|batch| set(batch, libc::SYS_fork, args![]));
+    let [child] = *answers.results else { unreachable!("one call has one result") };
+    if child == 0 {
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| copied(body)));
+        run(|batch| set(batch, libc::SYS_exit_group, args![i32::from(failed.is_err())]));
+    }
+    let mut batch = Batch::new();
+    let status = batch.room(4);
+    set(&mut batch, libc::SYS_wait4, args![child, status, 0, 0]);
+    let answers = run_here(&batch);
+    answers.check(&batch).unwrap();
+    assert_eq!(answers.u32_at(status, 0), 0, "the process with one thread failed");
+}
+
+/// The copy ends with its parent, whatever happens to that.
+fn copied(body: impl FnOnce()) {
+    run(|batch| set(batch, libc::SYS_prctl, args![libc::PR_SET_PDEATHSIG, libc::SIGKILL]));
+    body();
+}
+
 /// Runs the body in a thread of its own, with the state that threads are born with.
 pub(super) fn in_thread<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(body).join().unwrap())
@@ -76,7 +100,7 @@ pub(super) fn set(batch: &mut Batch, number: i64, args: &[crate::batch::Arg]) {
 
 /// This thread's state.
 pub(super) fn capture<A: Aspect>() -> A::Image {
-    capture_with::<A>(&std::fs::read_to_string("/proc/thread-self/status").unwrap())
+    capture_with::<A>(&read_status(this_thread().tid).unwrap())
 }
 
 /// This thread's state, asked for with a status text that may be out of date.

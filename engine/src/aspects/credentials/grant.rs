@@ -1,6 +1,6 @@
 //! Making a thread that may do everything into one that may do only what it should.
 
-use super::confirm::{bits, cap_bytes, cap_header};
+use super::confirm::{CAP_SETPCAP, bits, cap_bytes, cap_header};
 use super::{Capabilities, Image, status};
 use crate::args;
 use crate::batch::Batch;
@@ -10,7 +10,6 @@ use std::sync::LazyLock;
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
-const CAP_SETPCAP: u32 = 8;
 /// What the steps themselves take.
 const WORKING: u64 = 1 << CAP_SETGID | 1 << CAP_SETUID | 1 << CAP_SETPCAP;
 const SECBIT_NO_SETUID_FIXUP: i32 = 1 << 2;

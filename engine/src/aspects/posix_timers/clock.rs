@@ -47,7 +47,7 @@ fn thread_count(subject: &Subject<'_>) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::super::super::Aspect as _;
-    use super::super::super::trial::{alone, run, this_thread};
+    use super::super::super::trial::{alone, run, single_threaded, this_thread};
     use super::super::{PosixTimers, Timer};
     use super::*;
     use crate::error::Object;
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn of_some_thread_among_several_is_refused() {
-        alone(|| {
+        let body = || {
             let clock = libc::CLOCK_THREAD_CPUTIME_ID;
             run(|batch| Timer { clock, signal: 40, ..Timer::default() }.create(&Object::Host, batch));
             assert_eq!(PosixTimers::examine(&this_thread()), []);
@@ -73,6 +73,7 @@ mod tests {
                 assert!(refusals[0].reason.contains("id 0"), "{}", refusals[0]);
                 drop(end);
             });
-        });
+        };
+        alone(|| single_threaded(body));
     }
 }

@@ -2,6 +2,7 @@
 //! makes one anyway, so that clocks go on.
 
 use super::super::Subject;
+use crate::error::Object;
 use crate::refusal::Refusal;
 use std::ffi::OsString;
 
@@ -19,11 +20,13 @@ const KINDS: [(&str, &str); 8] = [
 
 /// A process is compared with us, and a thread that left its process's namespaces with it.
 pub(super) fn examine(subject: &Subject<'_>) -> Vec<Refusal> {
-    let (compared, object) = if subject.tid == subject.pid {
+    let process = format!("/proc/{}/ns", subject.pid);
+    // A leader that has ended is in no namespaces any more.
+    let leads = subject.tid == subject.pid || std::fs::read_link(format!("{process}/mnt")).is_err();
+    let (compared, object) = if leads {
         ("/proc/self/ns".to_owned(), subject.process())
     } else {
-        let thread = crate::Object::Thread { pid: subject.pid, tid: subject.tid };
-        (format!("/proc/{}/ns", subject.pid), thread)
+        (process, Object::Thread { pid: subject.pid, tid: subject.tid })
     };
     let refusal = |name: &str| Refusal {
         object: object.clone(),
