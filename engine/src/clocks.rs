@@ -21,7 +21,10 @@ pub struct Clocks {
 impl Clocks {
     /// This host's clocks, as its first time namespace shows them.
     pub fn of_this_host() -> Result<Self, Error> {
-        let shown = Self { monotonic_ns: read(ClockId::CLOCK_MONOTONIC)?, boottime_ns: read(ClockId::CLOCK_BOOTTIME)? };
+        let shown = Self {
+            monotonic_ns: read(ClockId::CLOCK_MONOTONIC)?,
+            boottime_ns: read(ClockId::CLOCK_BOOTTIME)?,
+        };
         Ok(shown.minus(Self::offsets_of("self")?))
     }
 

@@ -63,10 +63,7 @@ pub(crate) fn freeze_one(pid: i32) -> Result<FrozenTree, Error> {
     freeze_while(pid, || Ok(vec![Process::read(pid)?]))
 }
 
-fn seize_new(
-    processes: &[Process],
-    known: &mut BTreeSet<i32>,
-) -> Result<Vec<Running>, Error> {
+fn seize_new(processes: &[Process], known: &mut BTreeSet<i32>) -> Result<Vec<Running>, Error> {
     let mut found = Vec::new();
     for process in processes.iter().filter(|process| process.life != Life::Zombie) {
         for tid in tree::threads(process.pid)? {
@@ -203,9 +200,9 @@ impl Held {
 pub(crate) fn signal_waits(thread: &Stopped) -> Result<bool, Error> {
     let mask = thread.signal_mask()?;
     let queued = thread.queued_signals(false)?.into_iter().chain(thread.queued_signals(true)?);
-    Ok(queued.map(|info| signal_number(&info)).any(|number| {
-        (1..=64).contains(&number) && mask & (1 << (number - 1)) == 0
-    }))
+    Ok(queued
+        .map(|info| signal_number(&info))
+        .any(|number| (1..=64).contains(&number) && mask & (1 << (number - 1)) == 0))
 }
 
 /// `si_signo`, the first word of a siginfo.
@@ -224,7 +221,8 @@ mod tests {
 
     #[test]
     fn stops_a_tree_and_lets_it_go() {
-        let mut shell = Command::new("sh").args(["-c", "while :; do :; done & wait"]).spawn().unwrap();
+        let mut shell =
+            Command::new("sh").args(["-c", "while :; do :; done & wait"]).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
         let root = i32::try_from(shell.id()).unwrap();
         let frozen = freeze(root).unwrap();

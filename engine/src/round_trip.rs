@@ -10,6 +10,7 @@ use crate::stage::Stage;
 use prost::Message as _;
 use std::io;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 /// What travels in the data plane, kept.
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ fn replay(recorded: &Recorded, stage: &Stage) {
 }
 
 /// Captures the program, kills it, and builds it again under the same ids.
-fn around(child: &mut Child) -> Stage {
+fn around(child: &mut Child) {
     let root = i32::try_from(child.id()).unwrap();
     let mut source = Source::open(root, Rules::default()).unwrap();
     let mut recorded = Recorded::default();
@@ -59,25 +60,40 @@ fn around(child: &mut Child) -> Stage {
     source.round(&mut recorded).unwrap();
     let frozen = freeze::freeze(root).unwrap();
     let layout = source.frozen_layout(&frozen).unwrap();
-    let captured = source.capture(&frozen, Later::Nothing, &mut recorded).unwrap();
-    assert_eq!(captured.missing_pages, 0);
+    let mut captured = source.capture(&frozen).unwrap();
+    source.rest(&frozen, &mut captured, Later::Nothing, &mut recorded).unwrap();
+    assert_eq!(captured.missing_pages(), 0);
     frozen.hold().unwrap().end();
-    child.wait().unwrap();
+    // Having traced it we have waited for it already.
+    let _ = child.wait();
 
     let layout: Layout = decode("layout", &layout.encode_to_vec()).unwrap();
     let image: TreeImage = decode("tree", &captured.image.encode_to_vec()).unwrap();
+    // Its parent, init, may need a moment to reap what is left of it.
+    while std::path::Path::new(&format!("/proc/{root}")).exists() {}
     let stage = Stage::begin(&layout, crate::clocks::Clocks::default()).unwrap();
     replay(&recorded, &stage);
     let restored = restore::build(stage, &image).unwrap();
-    println!("{:?}", restored.timings);
-    println!("{}", std::fs::read_to_string(format!("/proc/{root}/maps")).unwrap());
     restored.run().unwrap();
-    panic!("end");
+}
+
+fn maps(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap()
 }
 
 #[test]
-fn a_program_goes_on() {
-    let mut child = Command::new("sleep").arg("1").spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
+fn a_program_goes_on_where_it_stood_with_the_same_mappings() {
+    let mut child = Command::new("setsid").args(["sleep", "1"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let before = maps(child.id());
     around(&mut child);
+    assert_eq!(maps(child.id()), before);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    assert!(status.contains("TracerPid:\t0"));
+    let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    let end = Instant::now() + Duration::from_secs(10);
+    while process.exists() {
+        assert!(Instant::now() < end, "its sleep ends");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

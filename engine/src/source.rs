@@ -55,13 +55,19 @@ pub struct Round {
     pub dropped_pages: u64,
 }
 
-/// What the freeze yields, besides the pages that went into the sink.
+/// A tree taken down, but for its memory, and how long each step took.
 #[derive(Debug)]
 pub struct Captured {
     pub image: TreeImage,
-    pub round: Round,
-    pub missing_pages: u64,
     pub timings: Vec<(&'static str, Duration)>,
+}
+
+impl Captured {
+    /// Pages that follow after the handover.
+    pub fn missing_pages(&self) -> u64 {
+        let runs = self.image.missing.iter().flat_map(|missing| missing.runs.chunks(2));
+        runs.map(|run| run.get(1).copied().unwrap_or(0)).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -113,9 +119,8 @@ impl Source {
         processes: &[Process],
         frozen: Option<&FrozenTree>,
     ) -> Result<Layout, Error> {
-        self.tracked.retain(|pid, tracked| {
-            processes.iter().any(|p| p.pid == *pid && tracked.is_still(p))
-        });
+        self.tracked
+            .retain(|pid, tracked| processes.iter().any(|p| p.pid == *pid && tracked.is_still(p)));
         let mut layouts = Vec::with_capacity(processes.len());
         for process in processes {
             match self.process_layout(process, frozen) {
@@ -186,16 +191,9 @@ impl Source {
         self.tracked.values_mut().map(|tracked| tracked.peek()).sum()
     }
 
-    /// Reads everything of the frozen tree; pages go into the sink. `layout` is of this moment.
-    pub fn capture(
-        &mut self,
-        frozen: &FrozenTree,
-        later: Later,
-        sink: &mut dyn PageSink,
-    ) -> Result<Captured, Error> {
+    /// Everything of the frozen tree but its memory. `frozen_layout` comes first.
+    pub fn capture(&mut self, frozen: &FrozenTree) -> Result<Captured, Error> {
         let mut stopwatch = Stopwatch::default();
-        let mut round = self.objects.round(sink)?;
-        stopwatch.lap("shared memory");
         let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
         for process in frozen.processes() {
             let mappings = self.tracked.get(&process.process.pid).map(|t| t.mappings());
@@ -204,10 +202,22 @@ impl Source {
         stopwatch.lap("threads and aspects");
         image.descriptors = Some(self.capture_descriptors(frozen)?);
         stopwatch.lap("descriptors");
-        let mut missing_pages = 0;
-        for process in &image.processes {
+        Ok(Captured { image, timings: stopwatch.laps })
+    }
+
+    /// Sends the last pages, and lists in the image those that follow after the handover.
+    pub fn rest(
+        &mut self,
+        frozen: &FrozenTree,
+        captured: &mut Captured,
+        later: Later,
+        sink: &mut dyn PageSink,
+    ) -> Result<Round, Error> {
+        let mut round = self.objects.round(sink)?;
+        let image = &mut captured.image;
+        for process in image.processes.iter().filter(|process| !process.is_zombie) {
             let Some(tracked) = self.tracked.get_mut(&process.pid) else { continue };
-            let thread = frozen.thread_of(process.pid).expect("tracked processes are alive");
+            let thread = frozen.thread_of(process.pid).expect("it is captured, so it has threads");
             round.add(tracked.collect_frozen(thread, sink)?);
             let eager = match later {
                 Later::Nothing => tracked.all_stale(),
@@ -215,11 +225,11 @@ impl Source {
             };
             round.add(tracked.send(&eager, While::Frozen, sink)?);
             let missing = tracked.all_stale();
-            missing_pages += missing.pages();
-            image.missing.push(missing_image(tracked.space, &missing));
+            if !missing.is_empty() {
+                image.missing.push(missing_image(tracked.space, &missing));
+            }
         }
-        stopwatch.lap("pages");
-        Ok(Captured { image, round, missing_pages, timings: stopwatch.laps })
+        Ok(round)
     }
 
     fn capture_descriptors(

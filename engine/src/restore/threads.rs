@@ -39,11 +39,7 @@ fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result
     aspects::restore_outside_all(&image.aspects, Scope::Thread, &subject)
 }
 
-fn set_registers(
-    thread: &Stopped,
-    image: &ThreadImage,
-    signal_waits: bool,
-) -> Result<(), Error> {
+fn set_registers(thread: &Stopped, image: &ThreadImage, signal_waits: bool) -> Result<(), Error> {
     thread.set_xstate(&image.xstate)?;
     let registers = interrupted::on_a_new_task(&image.registers()?, signal_waits);
     thread.set_registers(&registers)?;
@@ -53,7 +49,7 @@ fn set_registers(
 /// Whether a signal waits that the thread does not block.
 fn signal_waits(process: &ProcessImage, image: &ThreadImage) -> bool {
     let queued = process.pending_signals.iter().chain(&image.pending_signals);
-    queued.map(|info| crate::freeze::signal_number(info)).any(|number| {
-        (1..=64).contains(&number) && image.signal_mask & (1 << (number - 1)) == 0
-    })
+    queued
+        .map(|info| crate::freeze::signal_number(info))
+        .any(|number| (1..=64).contains(&number) && image.signal_mask & (1 << (number - 1)) == 0)
 }

@@ -41,9 +41,8 @@ impl Objects {
 
     /// Every inode that travels as shared memory, with its space.
     pub(super) fn spaces(&self) -> BTreeMap<(u64, u64), u32> {
-        let of = |(key, known): (&ObjectKey, &Known)| {
-            ((key.device, key.inode), known.object.space())
-        };
+        let of =
+            |(key, known): (&ObjectKey, &Known)| ((key.device, key.inode), known.object.space());
         self.0.iter().map(of).collect()
     }
 

@@ -1,13 +1,13 @@
 //! One process of a running tree: its mappings, and the account of what was sent of its memory.
 
 use super::Round;
+use super::eager;
 use super::mappings::{self, Identities};
 use super::objects::Objects;
 use crate::error::{Error, Object};
 use crate::freeze;
 use crate::image::ProcessImage;
 use crate::memory::backing::{self, MappingKind};
-use super::eager;
 use crate::memory::mapping::{self, Mapping};
 use crate::memory::mapping_image::MappingImage;
 use crate::memory::private::PrivateMemory;
@@ -63,11 +63,7 @@ impl Tracked {
     }
 
     /// Reads its mappings again, if they changed.
-    pub(super) fn look(
-        &mut self,
-        objects: &mut Objects,
-        spaces: &mut Spaces,
-    ) -> Result<(), Error> {
+    pub(super) fn look(&mut self, objects: &mut Objects, spaces: &mut Spaces) -> Result<(), Error> {
         let (mut now, unknown) = mapping::refresh(self.pid, &self.mappings)?;
         if now == self.mappings {
             return Ok(());
@@ -94,7 +90,9 @@ impl Tracked {
         if self.images.is_empty() {
             let all = self.mappings.iter().zip(&self.kinds);
             self.images = all
-                .map(|(mapping, kind)| mappings::image(self.pid, mapping, kind, identities, objects))
+                .map(|(mapping, kind)| {
+                    mappings::image(self.pid, mapping, kind, identities, objects)
+                })
                 .collect::<Result<_, _>>()?;
         }
         Ok(self.images.clone())
@@ -228,7 +226,9 @@ fn open_tracker(
 
 /// Stops one thread of a running process for less than a millisecond.
 fn stop(pid: i32) -> Result<Stopped, Error> {
-    let gone = || Error::new("stop", Object::Process { pid }, std::io::Error::from_raw_os_error(libc::ESRCH));
+    let gone = || {
+        Error::new("stop", Object::Process { pid }, std::io::Error::from_raw_os_error(libc::ESRCH))
+    };
     let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs)? else {
         return Err(gone());
     };

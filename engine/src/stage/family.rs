@@ -51,10 +51,12 @@ fn children(
     wanted: &[ProcessLayout],
     stubs: &mut BTreeMap<i32, Stub>,
 ) -> Result<(), Error> {
-    let mine = || wanted.iter().filter(|child| child.ppid == process.pid && child.pid != process.pid);
+    let mine =
+        || wanted.iter().filter(|child| child.ppid == process.pid && child.pid != process.pid);
     let founds = process.sid == process.pid && stubs[&process.pid].session != process.pid;
     if founds {
-        for child in mine().filter(|c| session_needed(c, wanted).is_some_and(|s| s != process.sid)) {
+        for child in mine().filter(|c| session_needed(c, wanted).is_some_and(|s| s != process.sid))
+        {
             child_of(process, child, wanted, stubs)?;
         }
         let stub = stubs.get_mut(&process.pid).expect("made before its children");

@@ -127,7 +127,9 @@ fn step(present: Found<'_>, wanted: Found<'_>, at: u64) -> Option<(Step, usize)>
 
 fn same_memory(old: &MappingImage, new: &MappingImage, at: u64) -> bool {
     let offset = |m: &MappingImage| match m.backing {
-        Some(BackingImage::File(_) | BackingImage::Object(_)) => m.offset.wrapping_add(at - m.start),
+        Some(BackingImage::File(_) | BackingImage::Object(_)) => {
+            m.offset.wrapping_add(at - m.start)
+        }
         _ => 0,
     };
     let alike = match (&old.backing, &new.backing) {

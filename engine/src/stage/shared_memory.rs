@@ -41,9 +41,10 @@ impl SharedMemories {
 
     /// Our own descriptor of it.
     pub(crate) fn descriptor(&self, space: u32) -> Result<BorrowedFd<'_>, Error> {
-        self.0.get(&space).map(|held| held.fd.as_fd()).ok_or_else(|| {
-            Error::invalid("find", object(space), "the layout does not have it")
-        })
+        self.0
+            .get(&space)
+            .map(|held| held.fd.as_fd())
+            .ok_or_else(|| Error::invalid("find", object(space), "the layout does not have it"))
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
@@ -71,9 +72,7 @@ fn object(space: u32) -> Object {
 
 fn make(shared: &ObjectImage) -> io::Result<OwnedFd> {
     match &shared.origin {
-        Some(OriginImage::SharedAnonymous(_)) => {
-            sys::shared_bytes::shared_anonymous(shared.size)
-        }
+        Some(OriginImage::SharedAnonymous(_)) => sys::shared_bytes::shared_anonymous(shared.size),
         Some(OriginImage::MemfdName(name)) => {
             let name = CString::new(name.as_slice())?;
             let fd = sys::process::memfd(&name, libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;

@@ -67,12 +67,8 @@ fn clone_thread(pid: i32, tid: i32, batch: &mut Batch) {
 fn end(stub: &Stub, thread: &Stopped) -> Result<(), Error> {
     let steered = Steered::begin(thread)?;
     let at = stub.puppet.syscall_at();
-    let exiting = crate::arch::x86_64::blob::calling(
-        steered.registers(),
-        at,
-        libc::SYS_exit,
-        [0; 6],
-    );
+    let exiting =
+        crate::arch::x86_64::blob::calling(steered.registers(), at, libc::SYS_exit, [0; 6]);
     thread.set_registers(&exiting)?;
     std::mem::forget(steered);
     thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Gone)

@@ -24,7 +24,8 @@ pub(crate) fn of_process(pid: i32) -> Result<Option<Vec<u8>>, Error> {
     let object = || Object::Process { pid };
     let Some((start, end)) = placed(pid)?.vdso else { return Ok(None) };
     let mut image = vec![0; usize::try_from(end - start).expect("a few pages")];
-    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).on("open the memory of", object)?;
+    let memory =
+        std::fs::File::open(format!("/proc/{pid}/mem")).on("open the memory of", object)?;
     memory.read_exact_at(&mut image, start).on("read the vdso of", object)?;
     Ok(Some(image))
 }
@@ -51,11 +52,7 @@ fn placed(pid: i32) -> Result<Placed, Error> {
 }
 
 /// Brings the kernel's pages to where the layout has them.
-pub(super) fn apply(
-    stub: &mut Stub,
-    wanted: &[MappingImage],
-    source: &[u8],
-) -> Result<(), Error> {
+pub(super) fn apply(stub: &mut Stub, wanted: &[MappingImage], source: &[u8]) -> Result<(), Error> {
     let special = |mapping: &&MappingImage| {
         matches!(mapping.backing, Some(BackingImage::Special(kind))
             if kind != i32::from(SpecialImage::Vsyscall))
@@ -101,12 +98,7 @@ fn map(stub: &Stub, at: u64) -> Result<(), Error> {
 }
 
 /// The source's code stays where it was and leads to ours, which comes to a free place.
-fn replace(
-    stub: &Stub,
-    source: &[u8],
-    ours: &[u8],
-    (start, end): (u64, u64),
-) -> Result<(), Error> {
+fn replace(stub: &Stub, source: &[u8], ours: &[u8], (start, end): (u64, u64)) -> Result<(), Error> {
     let object = || stub.object();
     if source.is_empty() || source.len() as u64 > end - start {
         return Err(Error::invalid("place the vdso of", object(), "the layout lacks its code"));
@@ -114,7 +106,9 @@ fn replace(
     // The kernel takes the address as a hint and finds the nearest room.
     map(stub, start - (1 << 20))?;
     let at = placed(stub.pid)?.vdso.map(|(start, _)| start);
-    let at = at.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)).on("find the vdso of", object)?;
+    let at = at
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .on("find the vdso of", object)?;
     let patches = redirect(source, ours, at)
         .map_err(|why| Error::invalid("redirect the vdso of", object(), why))?;
     let mut code = source.to_vec();
@@ -136,6 +130,7 @@ fn put(stub: &Stub, code: &[u8], start: u64, end: u64) -> Result<(), Error> {
     batch.call("map the old vdso of", &object, libc::SYS_mmap, args);
     stub.run(&batch)?;
     let path = format!("/proc/{}/mem", stub.pid);
-    let memory = OpenOptions::new().write(true).open(path).on("open the memory of", || stub.object())?;
+    let memory =
+        OpenOptions::new().write(true).open(path).on("open the memory of", || stub.object())?;
     memory.write_all_at(code, start).on("write the vdso of", || stub.object())
 }

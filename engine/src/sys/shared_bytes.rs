@@ -62,7 +62,8 @@ pub(crate) fn shared_anonymous(bytes: u64) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     let from = start as u64;
-    let path = format!("/proc/self/map_files/{from:x}-{:x}", from + length.next_multiple_of(4096) as u64);
+    let path =
+        format!("/proc/self/map_files/{from:x}-{:x}", from + length.next_multiple_of(4096) as u64);
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
     // SAFETY: the mapping was made above, is ours alone, and nothing borrows from it.
     unsafe { libc::munmap(start, length) };

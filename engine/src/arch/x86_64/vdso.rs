@@ -110,9 +110,9 @@ fn dynamic_entries(image: &[u8]) -> Option<BTreeMap<u64, u64>> {
     }
     let headers = word(image, 32)?;
     let count = u64::from(u16::from_le_bytes([byte(image, 56)?, byte(image, 57)?]));
-    let dynamic = (0..count).map(|index| headers + index * 56).find(|&at| {
-        half(image, at) == Some(PT_DYNAMIC)
-    })?;
+    let dynamic = (0..count)
+        .map(|index| headers + index * 56)
+        .find(|&at| half(image, at) == Some(PT_DYNAMIC))?;
     let (offset, length) = (word(image, dynamic + 8)?, word(image, dynamic + 32)?);
     let mut entries = BTreeMap::new();
     for at in (offset..offset.checked_add(length.min(4096))?).step_by(16) {
