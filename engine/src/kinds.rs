@@ -15,9 +15,6 @@ use crate::error::{Error, Object};
 use crate::refusal::Refusal;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rules;
-
 kinds! {
     eventfd: Eventfd,
 }
