@@ -69,7 +69,7 @@ impl Decoder {
 
     /// The next whole message; `None` until more was pushed. An error is final.
     pub fn next_message(&mut self) -> Result<Option<Message>, ControlError> {
-        while let Some(envelope) = self.frames.next::<Envelope>()? {
+        while let Some(envelope) = self.frames.next_frame::<Envelope>()? {
             let frame = envelope.message.ok_or(ControlError::Unknown)?;
             if let Some(whole) = self.join(frame)? {
                 return Ok(Some(whole));
@@ -167,7 +167,7 @@ mod tests {
     use crate::message::*;
 
     fn image(length: usize) -> Message {
-        let image = (0..length).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+        let image = (0..=250).cycle().take(length).collect::<Vec<u8>>().into();
         Message::Image(Image { image, more: false })
     }
 

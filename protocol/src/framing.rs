@@ -52,14 +52,14 @@ impl Decoder {
         Self { pending: BytesMut::new(), frame_bytes_max: frame_bytes_max.min(FRAME_BYTES_MAX) }
     }
 
-    /// Takes what arrived. Call `next` until it has nothing more, then push again.
+    /// Takes what arrived. Call `next_frame` until it has nothing more, then push again.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
 
     /// The next whole frame; `None` until more was pushed. An error is final: the stream has lost
     /// its frame boundaries and must be closed.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_frame<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(prefix) = self.pending.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes(*prefix) as usize;
         if length > self.frame_bytes_max {
@@ -98,7 +98,7 @@ mod tests {
             let mut seen = Vec::new();
             for bytes in wire.chunks(piece) {
                 decoder.push(bytes);
-                while let Some(message) = decoder.next::<Inquire>().unwrap() {
+                while let Some(message) = decoder.next_frame::<Inquire>().unwrap() {
                     seen.push(message);
                 }
             }
@@ -110,7 +110,10 @@ mod tests {
     fn a_frame_that_is_too_long_is_refused_by_its_length_alone() {
         let mut decoder = Decoder::limited(100);
         decoder.push(&101_u32.to_le_bytes());
-        assert_eq!(decoder.next::<Inquire>(), Err(FrameError::TooLong { length: 101, max: 100 }));
+        assert_eq!(
+            decoder.next_frame::<Inquire>(),
+            Err(FrameError::TooLong { length: 101, max: 100 })
+        );
     }
 
     #[test]
@@ -126,7 +129,7 @@ mod tests {
     fn what_is_no_message_is_refused() {
         let mut decoder = Decoder::new();
         decoder.push(&[3, 0, 0, 0, 0xff, 0xff, 0xff]);
-        assert!(matches!(decoder.next::<Inquire>(), Err(FrameError::Malformed(_))));
+        assert!(matches!(decoder.next_frame::<Inquire>(), Err(FrameError::Malformed(_))));
     }
 
     #[test]
@@ -137,9 +140,9 @@ mod tests {
         encode(&inquire(2), &mut wire).unwrap();
         let mut decoder = Decoder::new();
         decoder.push(&wire);
-        assert_eq!(decoder.next::<Inquire>(), Ok(Some(inquire(1))));
+        assert_eq!(decoder.next_frame::<Inquire>(), Ok(Some(inquire(1))));
         assert_eq!(&decoder.take_unframed(7)[..], b"records");
-        assert_eq!(decoder.next::<Inquire>(), Ok(Some(inquire(2))));
+        assert_eq!(decoder.next_frame::<Inquire>(), Ok(Some(inquire(2))));
         assert!(decoder.take_unframed(7).is_empty());
     }
 }

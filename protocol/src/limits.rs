@@ -47,6 +47,8 @@ pub const ATTEMPTS_MAX: u32 = 3;
 
 /// For the first word of the other side.
 pub const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// For the offer; the source makes its inventory meanwhile.
+pub const OFFER_WAIT: Duration = Duration::from_secs(120);
 /// For the judgement of an offer; the destination may have to hash executables.
 pub const ACCEPT_WAIT: Duration = Duration::from_secs(120);
 /// For the shell to be built, and on the destination for its layout to come.
