@@ -309,7 +309,9 @@ mod tests {
         copying.round();
         copying.program.step("thp");
         let collected = copying.finish();
-        assert!(collected.pages < 100, "{} pages", collected.pages);
+        // Soft-dirty marks the whole huge page.
+        let most = if copying.memory.needs_standstill() { 2 * 512 + 100 } else { 100 };
+        assert!(collected.pages < most, "{} pages", collected.pages);
     }
 
     #[test]
@@ -416,7 +418,7 @@ mod tests {
                 .filter(|line| line.starts_with("VmFlags:") && line.contains(" uw"))
                 .count()
         };
-        let maps = || mapping::read(pid).unwrap();
+        let maps = || mapping::refresh(pid, &[]).unwrap();
         let before = (fds(), watched(), maps());
         let Some(tracker) = program.tracker() else { return };
         let mut memory = PrivateMemory::new(pid, 0, tracker);
@@ -435,7 +437,7 @@ mod tests {
             let line = status.lines().find(|line| line.starts_with("VmPTE:")).unwrap();
             line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
         };
-        assert!(table_kib() < 1024, "{} KiB for 16 GiB reserved", table_kib());
+        assert!(table_kib() < 1024, "{} KiB for 4 GiB reserved", table_kib());
         copying.finish();
     }
 

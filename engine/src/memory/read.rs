@@ -228,12 +228,11 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     fn pages(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
-        for (alike, at, bytes) in alike(address, bytes) {
+        for (alike, address, bytes) in alike(address, bytes) {
+            let pages = (bytes.len() / PAGE) as u64;
             match alike {
-                Alike::Zero => {
-                    self.zero(Run { address: at, pages: (bytes.len() / PAGE) as u64 })?
-                }
-                Alike::Data => self.data(at, bytes)?,
+                Alike::Zero => self.zero(Run { address, pages })?,
+                Alike::Data => self.data(address, bytes)?,
             }
         }
         Ok(())

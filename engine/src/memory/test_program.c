@@ -2,6 +2,7 @@
 // "NAME HEX" lines and then "ready". "steps" does one command a line from stdin and answers "done HEX".
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -254,9 +255,9 @@ static void steps(const char *directory, char **arguments)
 	madvise(thp, 4 << 20, MADV_HUGEPAGE);
 	fill(thp, 1024, 0x66);
 	// Reserved, and never touched but for one page.
-	char *sparse = map(4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-	madvise(sparse, (4ul << 20) * PAGE, MADV_NOHUGEPAGE);
-	sparse[PAGE << 20] = 1;
+	char *sparse = map(1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	madvise(sparse, (1ul << 20) * PAGE, MADV_NOHUGEPAGE);
+	sparse[PAGE << 19] = 1;
 	say("region", (uintptr_t)region);
 	printf("ready\n");
 	fflush(stdout);
@@ -377,6 +378,10 @@ static void storm(const char *directory)
 	arena = anonymous(SLOTS * SLOT_PAGES);
 	for (int i = 0; i < SLOTS; i++)
 		remap_slot(arena + i * SLOT_PAGES * PAGE);
+	// The heap grows and shrinks, but takes no mapping of its own: that could land where the
+	// other thread is about to put one.
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	mallopt(M_TRIM_THRESHOLD, 0);
 	pthread_t thread;
 	pthread_create(&thread, 0, heap_thread, 0);
 	printf("ready\n");

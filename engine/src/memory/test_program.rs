@@ -146,7 +146,7 @@ impl Program {
             Some(Method::WriteProtect) => Some(self.write_protect()),
             Some(Method::SoftDirty) => Some(tracker::soft_dirty(self.pid).unwrap()),
             None => {
-                println!("not run: this kernel tracks no writes");
+                eprintln!("not run: this kernel tracks no writes");
                 None
             }
         }
