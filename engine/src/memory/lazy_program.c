@@ -260,6 +260,12 @@ static void mode_walk(void) {
     for (;;) { check_all("walk", 6); usleep(1000); }
 }
 
+// The same in four processes.
+static void mode_family(void) {
+    for (int i = 0; i < 3; i++) if (!fork()) break;
+    mode_walk();
+}
+
 // What a filler needs: mappings of every protection.
 static void mode_areas(void) {
     int zero = open("/proc/self/exe", O_RDONLY);
@@ -274,7 +280,7 @@ static void mode_areas(void) {
 static const struct { const char *name; void (*run)(void); } modes[] = {
     {"random", mode_random}, {"sequential", mode_sequential}, {"syscalls", mode_syscalls},
     {"fork", mode_fork}, {"dontneed", mode_dontneed}, {"mremap", mode_mremap}, {"munmap", mode_munmap},
-    {"mprotect", mode_mprotect}, {"storm", mode_storm}, {"holes", mode_holes}, {"walk", mode_walk}, {"areas", mode_areas},
+    {"mprotect", mode_mprotect}, {"storm", mode_storm}, {"holes", mode_holes}, {"walk", mode_walk}, {"family", mode_family}, {"areas", mode_areas},
 };
 
 int main(int argc, char **argv) {

@@ -3,8 +3,9 @@
 //! Every call acts on the memory of the process that *created* the descriptor, never on ours, so
 //! no address here can hurt us. man 2 ioctl_userfaultfd.
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::ptr;
 use std::sync::OnceLock;
 use userfaultfd::{Error as UffdError, Event as UffdEvent, EventBuffer, Uffd};
@@ -59,18 +60,23 @@ pub(crate) enum Event {
 impl MissingUffd {
     /// Takes the descriptor and makes it non-blocking (a blocking one polls as an error).
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let flags = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL)?;
-        let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
-        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(flags))?;
         // SAFETY: the descriptor is ours and open, and `into_raw_fd` gives its ownership away.
-        Ok(Self(unsafe { Uffd::from_raw_fd(fd.into_raw_fd()) }))
+        Self::adopt(unsafe { Uffd::from_raw_fd(fd.into_raw_fd()) })
+    }
+
+    /// Not by way of the library's `into_raw_fd`: in 0.9.0 it closes what it returns.
+    fn adopt(uffd: Uffd) -> io::Result<Self> {
+        let flags = fcntl(&uffd, FcntlArg::F_GETFL)?;
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        fcntl(&uffd, FcntlArg::F_SETFL(flags))?;
+        Ok(Self(uffd))
     }
 
     /// Agrees with the kernel on the events; once per descriptor. EINVAL when it was done before,
     /// EPERM without CAP_SYS_PTRACE (which EVENT_FORK wants of the caller).
     pub(crate) fn handshake(&self) -> io::Result<()> {
         let mut api = UffdioApi { api: 0xAA, features: FEATURES, ioctls: 0 };
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        let fd = self.0.as_raw_fd();
         // SAFETY: UFFDIO_API reads and writes exactly this structure, which outlives the call.
         unsafe { raw::uffdio_api(fd, &raw mut api) }?;
         Ok(())
@@ -140,12 +146,7 @@ impl AsFd for MissingUffd {
 fn understand(event: UffdEvent) -> io::Result<Event> {
     Ok(match event {
         UffdEvent::Pagefault { addr, .. } => Event::Fault { address: here(addr) & !0xfff },
-        UffdEvent::Fork { uffd } => {
-            // SAFETY: the kernel just made this descriptor for us, and `into_raw_fd` gives its
-            // ownership away.
-            let fd = unsafe { OwnedFd::from_raw_fd(uffd.into_raw_fd()) };
-            Event::Fork { child: MissingUffd::new(fd)? }
-        }
+        UffdEvent::Fork { uffd } => Event::Fork { child: MissingUffd::adopt(uffd)? },
         UffdEvent::Remap { from, to, len } => {
             Event::Remap { from: here(from), to: here(to), bytes: len as u64 }
         }

@@ -1,1 +1,261 @@
+//! Agents that are killed, and what becomes of the tree. Agent and holder are this test binary
+//! again, with a part to play.
 
+use super::*;
+use crate::memory::lazy::{LazyMemory, LazySpace, PageSource};
+use crate::memory::page_set::{PageSet, Run};
+use crate::memory::lazy_program::{Program, hexadecimal, pattern};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PAGES: u64 = 6000;
+const LONG: Duration = Duration::from_secs(30);
+
+/// The one test that other processes run: it plays the part that the environment names.
+#[test]
+fn plays_its_part_when_it_is_given_one() {
+    match std::env::var("HOLDER_TEST_PART").as_deref() {
+        Ok("holder") => {
+            drop(run(Path::new(&variable("SOCKET")), grace()).expect("holding goes well"))
+        }
+        Ok("agent") => serve_for_ever(),
+        _ => assert_eq!(std::env::var("HOLDER_TEST_PART"), Err(std::env::VarError::NotPresent)),
+    }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(format!("HOLDER_TEST_{name}")).expect("the test sets it")
+}
+
+fn grace() -> Duration {
+    Duration::from_millis(variable("GRACE_MS").parse().expect("a number"))
+}
+
+fn part(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([
+        "--exact",
+        "memory::holder::tests::plays_its_part_when_it_is_given_one",
+        "--nocapture",
+    ]);
+    command.env("HOLDER_TEST_PART", name).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// The agent's part: takes the program's userfaultfd, has it held, and serves it.
+fn serve_for_ever() {
+    let pid: i32 = variable("PID").parse().expect("a number");
+    let pidfd = sys::holder::pidfd_open(pid).expect("the program lives");
+    let fd = variable("FD").parse().expect("a number");
+    let uffd = sys::holder::pidfd_getfd(pidfd.as_fd(), fd).expect("may take it");
+    let holder = (variable("HELD") == "yes").then(|| {
+        let holder = Holder::spawn(&mut part("holder")).expect("the holder starts");
+        holder.watch(pidfd.as_fd()).expect("the holder listens");
+        Arc::new(holder)
+    });
+    let area = Run { address: hexadecimal(&variable("BASE")), pages: PAGES };
+    let _memory = serve(LazyMemory::start, pid, uffd, area, holder);
+    std::io::stdout().write_all(b"\nserving\n").expect("the test listens");
+    thread::sleep(LONG);
+}
+
+struct Source(Mutex<Sender<Run>>);
+
+impl PageSource for Source {
+    fn request(&self, _space: u32, address: u64, pages: u32) {
+        let _ = self.0.lock().unwrap().send(Run { address, pages: u64::from(pages) });
+    }
+}
+
+type Start =
+    fn(Vec<LazySpace>, Arc<dyn PageSource>, Option<Arc<Holder>>) -> Result<LazyMemory, Error>;
+
+/// Every page of the area is missing and comes a little after it was asked for.
+fn serve(
+    start: Start,
+    pid: i32,
+    uffd: OwnedFd,
+    area: Run,
+    holder: Option<Arc<Holder>>,
+) -> Arc<LazyMemory> {
+    let missing: PageSet = [area].into_iter().collect();
+    let space = LazySpace {
+        space: 1,
+        pid,
+        uffd,
+        missing,
+        ranges: vec![area],
+        wiped_on_fork: PageSet::new(),
+    };
+    let (requests, asked) = channel();
+    let source = Arc::new(Source(Mutex::new(requests)));
+    let memory = Arc::new(start(vec![space], source, holder).expect("lazy memory starts"));
+    let answering = Arc::clone(&memory);
+    thread::spawn(move || {
+        while let Ok(run) = asked.recv() {
+            thread::sleep(Duration::from_micros(100));
+            answering.deliver(1, run.address, &pattern(run)).expect("delivered");
+        }
+    });
+    memory
+}
+
+/// A program served by an agent that can be killed.
+struct Scene {
+    program: Program,
+    agent: Child,
+    socket: tempfile::TempDir,
+    area: Run,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    fn new(mode: &str, held: bool, grace: Duration) -> Self {
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = Program::start(mode, PAGES);
+        let line = program.hear();
+        let words: Vec<&str> = line.split(' ').collect();
+        let socket = tempfile::tempdir().unwrap();
+        let mut agent = part("agent")
+            .env("HOLDER_TEST_PID", program.pid().to_string())
+            .env("HOLDER_TEST_FD", words[1])
+            .env("HOLDER_TEST_BASE", words[2])
+            .env("HOLDER_TEST_HELD", if held { "yes" } else { "no" })
+            .env("HOLDER_TEST_GRACE_MS", grace.as_millis().to_string())
+            .env("HOLDER_TEST_SOCKET", socket.path().join("holder"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "serving"), "the agent serves");
+        let area = Run { address: hexadecimal(words[2]), pages: PAGES };
+        program.say("go");
+        Self { program, agent, socket, area, _alone: alone }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.socket.path().join("holder")
+    }
+
+    fn kill_agent(&mut self) {
+        self.agent.kill().unwrap();
+        self.agent.wait().unwrap();
+    }
+
+    /// Everything that the program, and all its children, still say.
+    fn last_words(&mut self) -> (Vec<String>, ExitStatus) {
+        let mut words = Vec::new();
+        loop {
+            match self.program.hear() {
+                line if line.is_empty() => return (words, self.program.wait()),
+                line => words.push(line),
+            }
+        }
+    }
+
+    fn take_over(&self) -> (Holder, Vec<Held>) {
+        let limit = Instant::now() + LONG;
+        loop {
+            match Holder::take_over(&self.path()) {
+                // The holder has not seen the death yet.
+                Err(error) if Instant::now() < limit => drop(error),
+                other => return other.expect("the holder hands over"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+fn dies_without_a_zero(mode: &str, after: Duration) {
+    let mut scene = Scene::new(mode, true, Duration::from_millis(3));
+    thread::sleep(after);
+    scene.kill_agent();
+    let (words, status) = scene.last_words();
+    assert!(words.is_empty(), "{words:?}");
+    assert_eq!(status.signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_tree_whose_agent_dies_is_killed_and_never_reads_a_zero() {
+    for round in 0..20 {
+        dies_without_a_zero("walk", Duration::from_millis(round));
+    }
+}
+
+#[test]
+fn children_forked_meanwhile_die_with_it() {
+    for round in 0..5 {
+        dies_without_a_zero("family", Duration::from_millis(5 + round));
+    }
+}
+
+#[test]
+fn without_a_holder_the_same_death_reads_zeros() {
+    let mut scene = Scene::new("walk", false, Duration::ZERO);
+    scene.kill_agent();
+    let (words, _) = scene.last_words();
+    assert!(words[0].starts_with("bad walk: "), "{words:?}");
+    assert!(words[0].ends_with("holds 0"), "{words:?}");
+}
+
+#[test]
+fn a_successor_goes_on_where_the_agent_died() {
+    let mut scene = Scene::new("random", true, LONG);
+    thread::sleep(Duration::from_millis(10));
+    scene.kill_agent();
+    let (holder, held) = scene.take_over();
+    assert_eq!(held.iter().map(|held| &held.name[..]).collect::<Vec<_>>(), ["space 1"]);
+    let uffd = held.into_iter().next().unwrap().fd;
+    let pid = scene.program.pid();
+    let memory = serve(LazyMemory::resume, pid, uffd, scene.area, Some(Arc::new(holder)));
+    // What the dead agent had brought is not asked for again, so the push brings the rest.
+    for at in (scene.area.address..scene.area.end()).step_by(1 << 16) {
+        let run = Run::covering(at, scene.area.end().min(at + (1 << 16)));
+        memory.deliver(1, at, &pattern(run)).unwrap();
+    }
+    assert!(memory.wait(LONG).unwrap());
+    let (words, status) = scene.last_words();
+    assert_eq!(words, ["ok"]);
+    assert!(status.success());
+    wait_for_the_end_of_the_holder(&scene.path());
+}
+
+/// It closes its door when it ends.
+fn wait_for_the_end_of_the_holder(path: &Path) {
+    let limit = Instant::now() + LONG;
+    while path.exists() {
+        assert!(Instant::now() < limit, "the holder ends when it is released");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn nobody_takes_over_from_an_agent_that_lives() {
+    let mut scene = Scene::new("walk", true, Duration::ZERO);
+    let error = Holder::take_over(&scene.path()).expect_err("the agent lives");
+    assert_eq!(error.source.raw_os_error(), Some(libc::ECONNRESET));
+    scene.kill_agent();
+    assert_eq!(scene.last_words().1.signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_successor_that_dies_as_well_leaves_a_holder_behind() {
+    let mut scene = Scene::new("walk", true, Duration::from_millis(200));
+    scene.kill_agent();
+    let (holder, held) = scene.take_over();
+    drop((holder, held)); // gone without having released anything
+    assert_eq!(scene.last_words().1.signal(), Some(libc::SIGKILL));
+}

@@ -103,6 +103,9 @@ fn turn(shared: &Shared, ready: &Ready, said: &mut Vec<Said>) -> io::Result<(boo
         read_last_events(&mut state, said)?;
     }
     let complete = state.is_complete();
+    if complete {
+        state.close();
+    }
     Ok((complete, state.spaces.len()))
 }
 

@@ -4,7 +4,6 @@
 //! that a page is still wanted and its copy, no event may be read. The program is let go on by
 //! reading, and what it dropped then must not come back.
 
-use super::layout::Layout;
 use super::space::{Content, Progress, Space, Tally};
 use super::statistics::Statistics;
 use crate::memory::holder::Holder;
@@ -125,7 +124,10 @@ impl State {
         let space = &mut self.spaces[index];
         let dropped = match event {
             Event::Fault { address } => return self.fault(index, address, said),
-            Event::Fork { child } => return self.fork(index, child),
+            Event::Fork { child } => {
+                self.fork(index, child);
+                return Ok(());
+            }
             Event::Remove { start, end } => space.remove(start, end),
             Event::Remap { from, to, bytes } => space.remap(from, to, bytes),
             Event::Unmap { start, end } => {
@@ -170,18 +172,18 @@ impl State {
     }
 
     /// The holder gets a child's descriptor before anything else happens: were we to die with the
-    /// only one, the child would read zeros.
-    fn fork(&mut self, index: usize, child: MissingUffd) -> io::Result<()> {
+    /// only one, the child would read zeros. A holder that is gone is no reason to stop serving.
+    fn fork(&mut self, index: usize, child: MissingUffd) {
         self.statistics.forks += 1;
-        let uffd = Arc::new(child);
-        let child = self.spaces[index].fork(Arc::clone(&uffd));
-        let name = format!("space {} forked {}", child.origin, self.statistics.forks);
-        // Even if the holder fails now, the descriptor stays open with us.
+        let origin = self.spaces[index].origin;
+        if let Some(holder) = &self.holder
+            && let Err(error) =
+                holder.hold(&format!("space {origin} forked {}", self.statistics.forks), &child)
+        {
+            tracing::error!(%error, "a forked child has no holder");
+        }
+        let child = self.spaces[index].fork(Arc::new(child));
         self.spaces.push(child);
-        self.holder
-            .as_ref()
-            .map_or(Ok(()), |holder| holder.hold(&name, &*uffd))
-            .map_err(|error| error.source)
     }
 
     /// Unmaps whose place is known to be empty, or that nothing was ever moved to.
@@ -244,13 +246,21 @@ impl State {
         for space in complete.filter(|space| space.missing.is_empty() && space.deferred.is_empty())
         {
             super::retire::unregister(space);
-            space.layout = Layout::default();
             space.retired = true;
         }
     }
 
     pub(super) fn is_complete(&self) -> bool {
         !self.has_deferred() && self.spaces.iter().all(|space| space.retired)
+    }
+
+    /// Closes every descriptor, here and in the holder: the kernel lets go of what may still be
+    /// registered (a child's mapping that grew), and the last waiting event.
+    pub(super) fn close(&mut self) {
+        self.spaces.clear();
+        if let Some(Err(error)) = self.holder.take().map(|holder| holder.release()) {
+            tracing::warn!(%error, "the holder had ended before it was released");
+        }
     }
 
     /// Ends the bookkeeping of spaces whose process ended without anybody noticing.
