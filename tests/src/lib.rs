@@ -1,13 +1,17 @@
 //! Two hosts on one machine, and what is needed to try migrations between them.
 //!
-//! [`hosts`] makes the hosts, with the first process of each in [`host_init`]; what a test must look
-//! at before and after a move is a [`footprint`], what the command said about it is [`moved`].
+//! [`hosts`] makes the hosts, with the first process of each in [`host_init`]; [`workload`] runs the
+//! programs that prove their own state, [`relay`] is a bad network between the hosts. What a test
+//! must look at before and after a move is a [`footprint`], what the command said is [`moved`].
 
 pub mod footprint;
+pub mod heartbeat;
 pub mod host_init;
 pub mod hosts;
 pub mod moved;
 pub mod place;
+pub mod relay;
 pub mod scale;
 pub mod skip;
 pub mod wait;
+pub mod workload;

@@ -86,9 +86,11 @@ static bool check(void) {
 	return true;
 }
 
+/* Until it is noticed: a sweep that comes by repairs what was spoilt. */
 static void spoil(void) {
-	for (size_t i = 0; i < count; i++)
-		pages[i].words[5]++;
+	while (!bad)
+		for (size_t i = 0; i < count; i++)
+			pages[i].words[5]++;
 }
 
 int main(int argc, char **argv) {

@@ -115,6 +115,9 @@ impl Host {
         let stem = format!("{}-{number}-{}", self.name, program.display());
         let stdout = self.shared.join(format!("{stem}.out"));
         let stderr = self.shared.join(format!("{stem}.err"));
+        // From the start, so that whoever reads them does not have to wait for them.
+        fs::write(&stdout, "")?;
+        fs::write(&stderr, "")?;
         let request = Request::Start(Program {
             argv: argv.iter().map(ToString::to_string).collect(),
             environment: environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
