@@ -2,9 +2,13 @@
 //! after a refusal nothing may differ, before and after a move nothing that the program could see.
 
 use crate::hosts::Host;
-use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use crate::wait;
+use anyhow::{Context, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::{Duration, Instant};
+
+const SETTLED_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footprint {
@@ -37,6 +41,53 @@ impl Footprint {
             command_line: host.read(&format!("/proc/{pid}/cmdline"))?,
             children: children(host, pid)?,
         })
+    }
+
+    /// The same, at a moment when nothing is in passing: a handler that runs blocks its signal, and
+    /// a thread that starts blocks all.
+    pub fn settled(host: &Host, pid: i32) -> Result<Self> {
+        wait::until(
+            wait::PATIENCE,
+            || format!("process {pid} to settle"),
+            || {
+                let first = Self::of(host, pid)?;
+                std::thread::sleep(Duration::from_millis(20));
+                Ok((first == Self::of(host, pid)?).then_some(first))
+            },
+        )
+    }
+
+    /// Fails when `pid` looks different for as long as [`SETTLED_LIMIT`]; a single look can fall
+    /// into a moment in passing.
+    pub fn expect_again(&self, host: &Host, pid: i32) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let difference = Self::of(host, pid).and_then(|now| self.compare(&now));
+            if difference.is_ok() || started.elapsed() > SETTLED_LIMIT {
+                return difference;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// An error that shows what differs, one line each.
+    pub fn compare(&self, later: &Self) -> Result<()> {
+        let (before, after) = (self.lines(), later.lines());
+        let gone = before.difference(&after).map(|line| format!("- {line}"));
+        let come = after.difference(&before).map(|line| format!("+ {line}"));
+        let differences: Vec<String> = gone.chain(come).collect();
+        ensure!(differences.is_empty(), "it looks different:\n{}", differences.join("\n"));
+        Ok(())
+    }
+
+    fn lines(&self) -> BTreeSet<String> {
+        let threads = self.identity.iter();
+        let identity = threads.flat_map(|(tid, lines)| lines.iter().map(move |l| (tid, l)));
+        let identity = identity.map(|(tid, line)| format!("thread {tid} {line}"));
+        let descriptors = self.descriptors.iter().map(|(fd, to)| format!("descriptor {fd} {to}"));
+        let mappings = self.mappings.iter().map(|mapping| format!("{mapping:x?}"));
+        let rest = [format!("{:?}", self.command_line), format!("children {:?}", self.children)];
+        identity.chain(descriptors).chain(mappings).chain(rest).collect()
     }
 }
 
@@ -177,6 +228,22 @@ mod tests {
             [(0x1000, 0x3000), (0x3000, 0x4000), (0x5000, 0x7000), (0x7000, 0x8000)]
         );
         assert_eq!(found[0].path, "/bin/x");
+    }
+
+    #[test]
+    fn a_difference_is_shown_from_both_sides() {
+        let footprint = |descriptors: &[(i32, &str)]| Footprint {
+            identity: BTreeMap::new(),
+            descriptors: descriptors.iter().map(|(fd, to)| (*fd, to.to_string())).collect(),
+            mappings: vec![],
+            command_line: String::new(),
+            children: vec![],
+        };
+        let (before, after) =
+            (footprint(&[(0, "a"), (1, "b")]), footprint(&[(0, "a"), (3, "uffd")]));
+        assert!(before.compare(&before).is_ok());
+        let said = before.compare(&after).unwrap_err().to_string();
+        assert!(said.ends_with("- descriptor 1 b\n+ descriptor 3 uffd"), "{said}");
     }
 
     #[test]

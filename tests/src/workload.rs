@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads");
+/// Where the sources of the workloads are.
+pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads");
 
 /// The path of a built workload. Builds it first when its source is newer.
 pub fn executable(name: &str) -> Result<String> {
@@ -71,7 +72,17 @@ impl Workload {
     ) -> Result<Self> {
         let executable = executable(name)?;
         let argv: Vec<&str> = [executable.as_str()].iter().chain(arguments).copied().collect();
-        let Started { pid, stdout, stderr } = host.spawn_with(&argv, environment)?;
+        Self::start_program(host, name, &argv, environment)
+    }
+
+    /// Any program that says the same lines.
+    pub fn start_program(
+        host: &Host,
+        name: &str,
+        argv: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let Started { pid, stdout, stderr } = host.spawn_with(argv, environment)?;
         let workload = Self { name: name.into(), pid, output: stdout, errors: stderr };
         workload.wait_for(host, "ready", |said| Ok(said.lines().next() == Some("ready")))?;
         Ok(workload)
