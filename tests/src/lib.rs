@@ -4,6 +4,7 @@
 //! programs that prove their own state, [`relay`] is a bad network between the hosts. What a test
 //! must look at before and after a move is a [`footprint`], what the command said is [`moved`].
 
+pub mod build;
 pub mod footprint;
 pub mod heartbeat;
 pub mod host_init;

@@ -3,6 +3,7 @@
 
 mod connection;
 mod ledger;
+pub mod server;
 
 pub use connection::{Answer, Connection};
 pub use ledger::{COUNTERS, Ledger, Report, Writer, counter_key, fill, verify_filled};

@@ -4,10 +4,12 @@
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use std::time::Duration;
+use tests::build::Build;
 use tests::host_init::Status;
 use tests::hosts::TwoHosts;
-use tests::wait;
-use tests::workload::Workload;
+use tests::redis::server::{self, RunningWriter};
+use tests::workload::{SOURCES, Workload};
+use tests::{place, wait};
 
 macro_rules! workloads {
     ($($name:ident),* $(,)?) => { $(
@@ -106,5 +108,49 @@ fn a_heartbeat_notices_spoilt_memory() -> Result<()> {
     let heart = Workload::start_with(&hosts.a, "heartbeat", &["1"], &[("PROVE_SPOIL", "1")])?;
     hosts.a.signal(heart.pid, Signal::SIGTERM)?;
     assert_eq!(hosts.a.end_of(heart.pid, wait::PATIENCE)?, Status::Exited(1));
+    Ok(())
+}
+
+#[test]
+fn the_python_tree_proves_itself_unmoved() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let script = format!("{SOURCES}/pytree.py");
+    let tree = Workload::start_program(&hosts.a, "python", &["/usr/bin/python3", &script], &[])?;
+    tree.proves_itself(&hosts.a)?;
+    tree.stop(&hosts.a)?;
+    let spoilt = hosts.a.run(&["/usr/bin/python3", &script, "--spoil"])?;
+    assert_eq!(spoilt.stdout, "ready\nBAD spoilt\n");
+    Ok(())
+}
+
+#[test]
+fn a_build_completes_again_and_again() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let build = Build::start(&hosts, &hosts.a)?;
+    build.completes_another(&hosts.a)?;
+    build.stop(&hosts.a)
+}
+
+#[test]
+fn the_redis_client_notices_a_server_that_lost_its_data() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let redis = server::start(&hosts, &hosts.a)?;
+    server::client(&hosts.a, &hosts.a, &["fill", "100", "1000"])?;
+    server::client(&hosts.a, &hosts.a, &["verify", "100", "1000"])?;
+    let writer = RunningWriter::start(&hosts, &hosts.b)?;
+    writer.goes_on()?;
+    hosts.a.signal(redis.pid, Signal::SIGKILL)?;
+    hosts.a.end_of(redis.pid, wait::PATIENCE)?;
+    server::start(&hosts, &hosts.b)?;
+    writer.goes_on()?;
+    let (report, _) = writer.stop(&hosts.b)?;
+    assert!(report.errors > 0 && report.reconnects == 2, "{report:?}");
+    let lost = server::client(&hosts.a, &hosts.b, &["verify", "100", "1000"]).unwrap_err();
+    assert!(format!("{lost:#}").contains("filled:0 has another value"), "{lost:#}");
+    // The writer has raised most counters anew since; one that it did not has to be made by hand.
+    let ledger = place::text(&writer.ledger)?;
+    hosts.b.run(&["redis-cli", "del", "counter:7"])?.success()?;
+    let lost = server::client(&hosts.a, &hosts.b, &["audit", &ledger]).unwrap_err();
+    assert!(format!("{lost:#}").contains("was acknowledged, it has 0"), "{lost:#}");
     Ok(())
 }
