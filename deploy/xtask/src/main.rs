@@ -1,1 +1,52 @@
-fn main() {}
+//! The developer's command: `cargo xtask check`, `test` and `demo`. It installs what it needs and
+//! depends on none of the other crates, so that it runs on a machine where they do not build yet.
+
+mod check;
+mod command;
+mod demo;
+mod install;
+mod summary;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, tests and shows the project")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format and lints, with warnings as errors: what a change is held against.
+    Check {
+        /// Also the dependencies (cargo deny) and the long runs of the tests.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Build everything and run every test.
+    Test {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+        /// Longer runs: more repetitions, more seeds.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Move a redis server between two hosts on this machine while a client writes to it.
+    Demo {
+        /// How much data the server holds, in MiB.
+        #[arg(long, default_value_t = 256)]
+        mib: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    std::env::set_current_dir(command::workspace()?)?;
+    match Arguments::parse().task {
+        Task::Check { long } => check::run(long),
+        Task::Test { filter, long } => test::run(filter.as_deref(), long),
+        Task::Demo { mib } => demo::run(mib),
+    }
+}

@@ -1,0 +1,103 @@
+//! Two hosts on one machine: `hosta` and `hostb`, each with its own network, processes, mounts,
+//! name and IPC, joined by a veth pair. No bridge, no names in the machine's own network: any
+//! number of pairs can exist at once.
+
+mod agents;
+mod host;
+
+pub use agents::{CONFIG, start_agent};
+pub use host::{Host, Output, Started};
+
+use crate::host_init::Setup;
+use crate::place;
+use anyhow::{Context, Result, ensure};
+use host::Address;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+pub const ADDRESS_A: Address = Address { v4: "192.0.2.1", v6: "2001:db8::1" };
+pub const ADDRESS_B: Address = Address { v4: "192.0.2.2", v6: "2001:db8::2" };
+
+/// An address of `hosta` of which `hosta` believes that it is `hostb`: where a relay listens.
+pub const RELAY_ADDRESS: &str = "192.0.2.9";
+
+/// Ends with everything in it when it is dropped, and when the process that made it dies.
+#[derive(Debug)]
+pub struct TwoHosts {
+    pub a: Host,
+    pub b: Host,
+    shared: PathBuf,
+    /// The destination agents on `a` and on `b`, when they run.
+    agents: Vec<Started>,
+    /// Removed by the hosts themselves when the test is killed, by this in the ordinary case.
+    _directory: TempDir,
+}
+
+impl TwoHosts {
+    pub fn new() -> Result<Self> {
+        let directory = TempDir::with_prefix_in("pair-", place::made("two-hosts")?)?;
+        let shared = directory.path().to_path_buf();
+        write_names(&shared)?;
+        let a = Host::new(ADDRESS_A, setup("hosta", 1000, &shared)?)?;
+        let b = Host::new(ADDRESS_B, setup("hostb", 20_000, &shared)?)?;
+        join(&a, &b)?;
+        Ok(Self { a, b, shared, agents: Vec::new(), _directory: directory })
+    }
+
+    /// A directory that is the same on both hosts, at the same path. For files that "exist on both".
+    pub fn shared(&self) -> &Path {
+        &self.shared
+    }
+}
+
+fn setup(hostname: &str, first_pid: u32, shared: &Path) -> Result<Setup> {
+    let kept = [place::programs()?, place::made("workloads")?, shared.to_path_buf()];
+    Ok(Setup {
+        hostname: hostname.into(),
+        first_pid,
+        shared: place::text(shared)?,
+        kept: kept.iter().map(|path| place::text(path)).collect::<Result<_>>()?,
+    })
+}
+
+/// So that `--to hostb` works as it does between real hosts.
+fn write_names(shared: &Path) -> Result<()> {
+    let names = format!(
+        "127.0.0.1 localhost\n{} hosta\n{} hostb\n{RELAY_ADDRESS} relay\n",
+        ADDRESS_A.v4, ADDRESS_B.v4
+    );
+    fs::write(shared.join("etc-hosts"), names).context("write the hosts' /etc/hosts")
+}
+
+/// The pair is made inside both namespaces at once; made outside and moved in, a killed test would
+/// leave it behind.
+fn join(a: &Host, b: &Host) -> Result<()> {
+    configure(a, &format!("link add eth0 type veth peer name eth0 netns {}\n", b.init_pid()))?;
+    configure(a, &format!("{}addr add {RELAY_ADDRESS}/32 dev lo\n", bring_up(ADDRESS_A)))?;
+    configure(b, &bring_up(ADDRESS_B))
+}
+
+/// Without `nodad` an IPv6 address stays unusable for two seconds.
+fn bring_up(address: Address) -> String {
+    format!(
+        "link set lo up\nlink set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
+        address.v4, address.v6
+    )
+}
+
+/// Runs a batch of `ip` commands in the host's network, but with the PIDs of this process.
+fn configure(host: &Host, commands: &str) -> Result<()> {
+    let mut ip = Command::new("nsenter")
+        .args(["--target", &host.init_pid().to_string(), "--net", "ip", "-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("run nsenter and ip (packages util-linux, iproute2)")?;
+    let mut batch = ip.stdin.take().context("the standard input of ip")?;
+    batch.write_all(commands.as_bytes())?;
+    drop(batch);
+    ensure!(ip.wait()?.success(), "ip failed on {} with {commands:?}", host.name());
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! The agents on the two hosts: who they are to each other, and moves between them.
+
+use super::{Host, RELAY_ADDRESS, Started, TwoHosts};
+use crate::host_init::Status;
+use crate::moved::Moved;
+use crate::{place, wait};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::time::Duration;
+
+/// Where a host keeps its identity and whom it knows.
+pub const CONFIG: &str = "/etc/migrate";
+
+/// The two agents of one host journal apart from each other.
+const SOURCE_STATE: &str = "/var/lib/migrate/source";
+const DESTINATION_STATE: &str = "/var/lib/migrate/destination";
+
+/// How long one move may take, with gigabytes of memory on a loaded machine.
+const MOVE_LIMIT: Duration = Duration::from_secs(300);
+
+impl TwoHosts {
+    /// Two hosts that trust each other, with an agent on both: a process can go there and back.
+    pub fn with_agents() -> Result<Self> {
+        let mut hosts = Self::new()?;
+        hosts.introduce()?;
+        hosts.agents = vec![start_agent(&hosts.a)?, start_agent(&hosts.b)?];
+        Ok(hosts)
+    }
+
+    /// Exchanges identities: what an operator does once with `migrate fingerprint`.
+    pub fn introduce(&self) -> Result<()> {
+        for (host, other) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            let fingerprint = fingerprint(other)?;
+            let authorized = format!("{fingerprint} {}\n", other.name());
+            host.write(&format!("{CONFIG}/authorized_hosts"), &authorized)?;
+            let names = [other.name(), other.address().v4, other.address().v6, RELAY_ADDRESS];
+            let known: String = names.map(|name| format!("{name} {fingerprint}\n")).concat();
+            host.write(&format!("{CONFIG}/known_hosts"), &known)?;
+        }
+        Ok(())
+    }
+
+    /// The most memory that either destination agent has ever had resident, in KiB.
+    pub fn agent_peak_kib(&self) -> Result<u64> {
+        let peaks = self.agents.iter().zip([&self.a, &self.b]);
+        let peaks = peaks.map(|(agent, host)| peak_kib(host, agent.pid).context("a dead agent"));
+        peaks.collect::<Result<Vec<_>>>()?.into_iter().max().context("no agents were started")
+    }
+
+    /// Moves a process and waits for the command's end, whatever that is.
+    pub fn migrate(&self, pid: i32, from: &Host, to: &Host, options: &[&str]) -> Result<Moved> {
+        let command = self.start_migrate(pid, from, to.name(), options)?;
+        self.finish_migrate(from, &command)
+    }
+
+    /// Starts a move without waiting for its end, to any address.
+    pub fn start_migrate(
+        &self,
+        pid: i32,
+        from: &Host,
+        to: &str,
+        options: &[&str],
+    ) -> Result<Started> {
+        let (migrate, pid) = (place::program("migrate")?, pid.to_string());
+        let mut argv = vec![migrate.as_str(), &pid, "--to", to];
+        argv.extend(["--config", CONFIG, "--state", SOURCE_STATE, "--json"]);
+        argv.extend(options);
+        from.spawn_with(&argv, &[("RUST_LOG", &log_level())])
+    }
+
+    /// Waits for the end of a move that [`Self::start_migrate`] began.
+    pub fn finish_migrate(&self, from: &Host, command: &Started) -> Result<Moved> {
+        let mut peak = 0;
+        let status = wait::until(
+            MOVE_LIMIT,
+            || "migrate to end".into(),
+            || {
+                peak = peak_kib(from, command.pid).unwrap_or(0).max(peak);
+                Ok(Some(from.status(command.pid)?).filter(|status| *status != Status::Running))
+            },
+        )?;
+        Moved::read(status, command, peak)
+    }
+}
+
+/// None when the process is gone.
+fn peak_kib(host: &Host, pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(host.path(&format!("/proc/{pid}/status"))).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+fn fingerprint(host: &Host) -> Result<String> {
+    let agent = place::program("dest-agent")?;
+    let said = host.run(&[&agent, "fingerprint", "--config", CONFIG])?.success()?;
+    ensure!(said.starts_with("SHA256:"), "{} says {said:?} for a fingerprint", host.name());
+    Ok(said.trim().to_owned())
+}
+
+/// Starts `dest-agent` on a host and waits until it listens.
+pub fn start_agent(host: &Host) -> Result<Started> {
+    let agent = place::program("dest-agent")?;
+    let listen = format!("{}:7747", host.address().v4);
+    let argv = [&agent, "--listen", &listen, "--config", CONFIG, "--state", DESTINATION_STATE];
+    let agent = host.spawn_with(&argv, &[("RUST_LOG", &log_level())])?;
+    wait::until(
+        wait::PATIENCE,
+        || format!("dest-agent on {} to listen", host.name()),
+        || {
+            if host.status(agent.pid)? != Status::Running {
+                bail!("dest-agent ended: {}", fs::read_to_string(&agent.stderr)?);
+            }
+            Ok(fs::read_to_string(&agent.stdout)?.starts_with("listening on ").then_some(()))
+        },
+    )?;
+    Ok(agent)
+}
+
+/// The log level of the test run goes for the agents too.
+fn log_level() -> String {
+    std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into())
+}

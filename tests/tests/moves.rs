@@ -1,0 +1,93 @@
+//! Every workload there and back, with its memory coming early, late, and as the agents see fit.
+
+use anyhow::{Context, Result, ensure};
+use tests::footprint::Footprint;
+use tests::hosts::{Host, TwoHosts};
+use tests::wait;
+use tests::workload::Workload;
+
+macro_rules! moves {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            #[test]
+            fn goes_there_and_back() -> anyhow::Result<()> {
+                super::there_and_back(stringify!($name), &["--lazy", "auto"])
+            }
+
+            #[test]
+            fn goes_with_every_page_lazy() -> anyhow::Result<()> {
+                super::there_and_back(stringify!($name), &["--lazy", "always", "--max-rounds", "1"])
+            }
+
+            #[test]
+            fn goes_with_no_page_lazy() -> anyhow::Result<()> {
+                super::there_and_back(stringify!($name), &["--lazy", "never"])
+            }
+        }
+    )* };
+}
+
+moves!(
+    blocked,
+    churn,
+    clock,
+    counter,
+    credentials,
+    devices,
+    dup,
+    epoll,
+    eventfd,
+    fifo,
+    limits_names,
+    mappings,
+    memfd,
+    pipe,
+    private_file,
+    regular_file,
+    robust,
+    shared_anon,
+    shared_file,
+    signalfd,
+    signals,
+    socketpair,
+    tcp_listen,
+    threads,
+    timerfd,
+    timers,
+    tree,
+    udp_bound,
+    writer,
+);
+
+fn there_and_back(name: &str, options: &[&str]) -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    // Each host has a FIFO of its own at this path: the two share a kernel, and so one FIFO's bytes.
+    hosts.b.run(&["mkfifo", "/tmp/fifo"])?.success()?;
+    let workload = Workload::start(&hosts.a, name, &[])?;
+    workload.proves_itself(&hosts.a)?;
+    go(&hosts, &workload, &hosts.a, &hosts.b, options).context("there")?;
+    go(&hosts, &workload, &hosts.b, &hosts.a, options).context("back")?;
+    workload.stop(&hosts.a)
+}
+
+fn go(
+    hosts: &TwoHosts,
+    workload: &Workload,
+    from: &Host,
+    to: &Host,
+    options: &[&str],
+) -> Result<()> {
+    let descendants = Footprint::of(from, workload.pid)?.children;
+    let moved = hosts.migrate(workload.pid, from, to, options)?;
+    let story = moved.story();
+    moved.success()?;
+    workload.proves_itself(to).with_context(|| story.clone())?;
+    // Of what comes and goes only the first process is sure to be in both places.
+    let expected = if workload.name == "churn" { vec![] } else { descendants };
+    for pid in expected.into_iter().chain([workload.pid]) {
+        // Killed and reaped when the command ends, but by its parent and not by the command.
+        from.end_of(pid, wait::PATIENCE).with_context(|| story.clone())?;
+        ensure!(to.exists(pid), "process {pid} is not on {}: {story}", to.name());
+    }
+    Ok(())
+}
