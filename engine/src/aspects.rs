@@ -73,8 +73,7 @@ pub trait Aspect {
     ) -> Result<Self::Image, Error>;
 
     /// Writes the calls that give a new thread this state.
-    fn restore(image: &Self::Image, subject: &Subject<'_>, batch: &mut Batch)
-    -> Result<(), Error>;
+    fn restore(image: &Self::Image, subject: &Subject<'_>, batch: &mut Batch) -> Result<(), Error>;
 }
 
 type Reader = Box<dyn FnOnce(&Subject<'_>, &Answers) -> Result<Vec<u8>, Error>>;

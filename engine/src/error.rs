@@ -6,15 +6,35 @@ use std::{fmt, io};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Host,
-    Process { pid: i32 },
-    Thread { pid: i32, tid: i32 },
-    Fd { pid: i32, fd: i32, kind: &'static str },
-    Mapping { pid: i32, start: u64, end: u64 },
-    File { path: String },
+    Process {
+        pid: i32,
+    },
+    Thread {
+        pid: i32,
+        tid: i32,
+    },
+    Fd {
+        pid: i32,
+        fd: i32,
+        kind: &'static str,
+    },
+    Mapping {
+        pid: i32,
+        start: u64,
+        end: u64,
+    },
+    File {
+        path: String,
+    },
     /// A piece of process or thread state that is behind no descriptor.
-    Aspect { tid: i32, name: &'static str },
+    Aspect {
+        tid: i32,
+        name: &'static str,
+    },
     /// A part of an image that came over a wire or from a file.
-    Image { part: String },
+    Image {
+        part: String,
+    },
 }
 
 impl fmt::Display for Object {

@@ -5,6 +5,7 @@
 
 pub mod aspects;
 pub mod batch;
+pub mod descriptors;
 mod error;
 pub mod kinds;
 mod refusal;

@@ -3,3 +3,4 @@
 pub(crate) mod fd;
 #[cfg(test)]
 pub(crate) mod here;
+pub(crate) mod sock;
