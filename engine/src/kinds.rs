@@ -8,51 +8,45 @@
 //! shared by dup and fork) of an *object* (a pipe has two descriptions or more). Capture reads an
 //! object through our own duplicates of its descriptors. Creation happens in our own process
 //! too, in plain Rust; the generic code then puts the result at its number in every table. Only
-//! what must be done by the owner itself (epoll_ctl, arming an absolute timer) goes into `connect`.
+//! what must be done by the owner itself (epoll_ctl, a lock, an absolute timer) goes into `connect`.
+
+mod address;
+mod content;
+mod locks;
+mod options;
+mod queue;
+mod removed;
+mod rules;
+mod seen;
+mod unclaimed;
 
 use crate::batch::Batch;
 use crate::error::{Error, Object};
 use crate::refusal::Refusal;
+pub use rules::{Findings, Note, OutsidePipe, Rules, Tcp, Terminal};
+pub use seen::{Seen, SocketSeen, UnixSeen};
 use std::os::fd::{BorrowedFd, OwnedFd};
+pub(crate) use unclaimed::refuse_unclaimed;
 
 kinds! {
+    device: Device,
+    epoll: Epoll,
     eventfd: Eventfd,
-}
-
-/// What is known of a description from outside, without touching the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// One descriptor that refers to it (there may be more, in other processes too).
-    pub pid: i32,
-    pub fd: i32,
-    /// Target of `/proc/PID/fd/N`: "pipe:[4711]", "anon_inode:[eventfd]", "/etc/hosts".
-    pub link: String,
-    /// fstat(2) of the object.
-    pub mode: u32,
-    pub device: u64,
-    pub inode: u64,
-    pub rdev: u64,
-    pub size: u64,
-    pub links: u64,
-    /// `pos` and `flags` (without O_CLOEXEC, which is the descriptor's) of fdinfo.
-    pub position: u64,
-    pub flags: i32,
-    /// The whole text of `/proc/PID/fdinfo/N`.
-    pub fdinfo: String,
-}
-
-impl Seen {
-    pub fn object(&self, kind: &'static str) -> Object {
-        Object::Fd { pid: self.pid, fd: self.fd, kind }
-    }
-
-    /// A field of fdinfo: `field("eventfd-count")`.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.fdinfo
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    }
+    fifo: Fifo,
+    file: File,
+    inotify: Inotify,
+    memfd: Memfd,
+    pidfd: Pidfd,
+    pipe: Pipe,
+    signalfd: Signalfd,
+    tcp: Connection,
+    tcp_idle: Idle,
+    tcp_listen: Listener,
+    timerfd: Timerfd,
+    tty: Tty,
+    udp: Udp,
+    unix_idle: Unnamed,
+    unix_pair: Pair,
 }
 
 /// What makes several descriptions one object.
@@ -71,25 +65,37 @@ pub enum ObjectKey {
 pub struct Open<'a> {
     pub seen: &'a Seen,
     pub local: BorrowedFd<'a>,
+    /// Its place in the tree's descriptions.
+    pub index: usize,
 }
 
 /// The whole tree, as far as a kind may need it to judge one object.
 pub trait Tree {
+    fn rules(&self) -> &Rules;
     fn contains_process(&self, pid: i32) -> bool;
     /// Every description in the tree (before the freeze: as last seen).
     fn descriptions(&self) -> &[Seen];
     /// All (pid, fd) that refer to the description at this index of `descriptions`.
     fn descriptors(&self, description: usize) -> &[(i32, i32)];
+    /// The description behind a descriptor, as its index in `descriptions`.
+    fn description_at(&self, pid: i32, fd: i32) -> Option<usize>;
+    /// Whether the descriptor is closed on exec; false when there is none.
+    fn is_close_on_exec(&self, pid: i32, fd: i32) -> bool;
+    /// The `lock` lines in the fdinfo of one descriptor: a POSIX lock belongs to a process, so
+    /// two descriptors of one description can have different ones.
+    fn lock_lines(&self, pid: i32, fd: i32) -> &[String];
+    /// The shared memory that travels by itself, if this inode is one.
+    fn space(&self, device: u64, inode: u64) -> Option<u32>;
 }
 
-/// What the source adds of its own about each description: which role it has in its object
-/// (kind-defined; for a pipe 0 is the reading end), and its flags and offset.
-#[derive(Clone, PartialEq, prost::Message)]
+/// What the source adds of its own about each description: its access, flags and offset.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct DescriptionImage {
     #[prost(uint32, tag = "1")]
     pub id: u32,
     #[prost(uint32, tag = "2")]
     pub object: u32,
+    /// Which part of the object it is, as the kind counts them (for a socket pair the end).
     #[prost(uint32, tag = "3")]
     pub role: u32,
     /// O_* as in fdinfo, without O_CLOEXEC.
@@ -106,20 +112,46 @@ pub struct DescriptionImage {
     pub owner_signal: i32,
 }
 
-/// Where an object is being made, for the errors and for what only the stage knows.
-pub trait Making {
+impl DescriptionImage {
+    fn access(&self) -> i32 {
+        self.flags & libc::O_ACCMODE
+    }
+}
+
+/// What only the stage has.
+pub trait Making: std::fmt::Debug {
     /// A new description of shared memory `space` (a memfd or shared anonymous memory that the
     /// stage holds), opened with these flags.
     fn open_shared_memory(&self, space: u32, flags: i32) -> Result<OwnedFd, Error>;
-    /// The object for an error message.
-    fn object(&self, kind: &'static str) -> Object;
+    /// F_SEAL_* to be put on shared memory `space` once its content is complete: a seal against
+    /// writing would keep us from filling it.
+    fn seal_shared_memory(&self, space: u32, seals: i32) -> Result<(), Error>;
+}
+
+/// Where an object is being made: one descriptor that it is for, and what only the stage has.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub owner: Owner,
+    pub stage: &'a dyn Making,
+}
+
+impl Place<'_> {
+    pub fn object(&self, kind: &'static str) -> Object {
+        self.owner.object(kind)
+    }
 }
 
 /// The process and number through which a description is connected.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub pid: i32,
     pub fd: i32,
+}
+
+impl Owner {
+    pub fn object(&self, kind: &'static str) -> Object {
+        Object::Fd { pid: self.pid, fd: self.fd, kind }
+    }
 }
 
 /// What a kind knows how to do. The two sides live in one file so that they change together.
@@ -137,10 +169,8 @@ pub trait Kind {
         ObjectKey::Description
     }
 
-    /// Why this object cannot be moved, found before the freeze from outside.
-    fn examine(_of: &[&Seen], _tree: &dyn Tree) -> Vec<Refusal> {
-        Vec::new()
-    }
+    /// Why this object cannot be moved, and what will be different, found before the freeze.
+    fn examine(_of: &[&Seen], _tree: &dyn Tree, _findings: &mut Findings) {}
 
     /// Which part of the object this description is; the default is the only part.
     fn role(_open: &Open<'_>) -> Result<u32, Error> {
@@ -150,15 +180,31 @@ pub trait Kind {
     /// Reads the object through any of its descriptions. Only reads: the source may keep it.
     fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Self::Image, Error>;
 
-    /// One descriptor for each description, in their order. Status flags that F_SETFL can set,
-    /// and the owner, are applied by the caller.
+    /// The part of the image that says what the destination must have, without the content; read
+    /// while the tree runs. `None` when any host will do.
+    fn outline(_of: &[Open<'_>], _tree: &dyn Tree) -> Result<Option<Self::Image>, Error> {
+        Ok(None)
+    }
+
+    /// What this host lacks for the object that `outline` described.
+    fn check(
+        _outline: &Self::Image,
+        _descriptions: &[DescriptionImage],
+        _owner: Owner,
+    ) -> Vec<Refusal> {
+        Vec::new()
+    }
+
+    /// One descriptor for each description, in their order; there is at least one. Status flags
+    /// that F_SETFL can set, the offset of a file, and the owner are applied by the caller.
     fn create(
         image: &Self::Image,
         descriptions: &[DescriptionImage],
-        at: &dyn Making,
+        at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error>;
 
-    /// Done by the owner, after every table of the tree is complete.
+    /// Done by the owner, after every table of the tree is complete. Called once for each process
+    /// that has the description, with its lowest number there.
     fn connect(
         _image: &Self::Image,
         _description: &DescriptionImage,
@@ -169,6 +215,13 @@ pub trait Kind {
     }
 }
 
+type Examine = fn(&[&Seen], &dyn Tree, &mut Findings);
+type Capture = fn(&[Open<'_>], &dyn Tree) -> Result<Vec<u8>, Error>;
+type Outline = fn(&[Open<'_>], &dyn Tree) -> Result<Option<Vec<u8>>, Error>;
+type Check = fn(&[u8], &[DescriptionImage], Owner) -> Result<Vec<Refusal>, Error>;
+type Create = fn(&[u8], &[DescriptionImage], &Place<'_>) -> Result<Vec<OwnedFd>, Error>;
+type Connect = fn(&[u8], &DescriptionImage, Owner, &mut Batch) -> Result<(), Error>;
+
 /// A kind with its types erased.
 #[derive(Debug)]
 pub struct KindEntry {
@@ -176,11 +229,13 @@ pub struct KindEntry {
     pub version: u32,
     pub claims: fn(&Seen) -> bool,
     pub key: fn(&Seen) -> ObjectKey,
-    pub examine: fn(&[&Seen], &dyn Tree) -> Vec<Refusal>,
+    pub examine: Examine,
     pub role: fn(&Open<'_>) -> Result<u32, Error>,
-    pub capture: fn(&[Open<'_>], &dyn Tree) -> Result<Vec<u8>, Error>,
-    pub create: fn(&[u8], &[DescriptionImage], &dyn Making) -> Result<Vec<OwnedFd>, Error>,
-    pub connect: fn(&[u8], &DescriptionImage, Owner, &mut Batch) -> Result<(), Error>,
+    pub capture: Capture,
+    pub outline: Outline,
+    pub check: Check,
+    pub create: Create,
+    pub connect: Connect,
 }
 
 impl KindEntry {
@@ -192,25 +247,53 @@ impl KindEntry {
             key: K::key,
             examine: K::examine,
             role: K::role,
-            capture: |of, tree| {
-                K::capture(of, tree).map(|image| prost::Message::encode_to_vec(&image))
+            capture: |of, tree| Ok(encode(&K::capture(of, tree)?)),
+            outline: |of, tree| Ok(K::outline(of, tree)?.as_ref().map(encode)),
+            check: |bytes, descriptions, owner| {
+                Ok(K::check(&decode::<K>(bytes)?, descriptions, owner))
             },
-            create: |bytes, descriptions, at| {
-                let image = decode::<K>(bytes)?;
-                K::create(&image, descriptions, at)
-            },
+            create: |bytes, descriptions, at| K::create(&decode::<K>(bytes)?, descriptions, at),
             connect: |bytes, description, owner, batch| {
-                let image = decode::<K>(bytes)?;
-                K::connect(&image, description, owner, batch)
+                K::connect(&decode::<K>(bytes)?, description, owner, batch)
             },
         }
     }
+}
+
+/// The kind that claims a description, if there is one.
+pub(crate) fn kind_of(seen: &Seen) -> Option<&'static KindEntry> {
+    ALL.iter().find(|kind| (kind.claims)(seen))
+}
+
+/// The kind of that name, in a version that we can read.
+pub(crate) fn kind_named(name: &str, version: u32) -> Option<&'static KindEntry> {
+    ALL.iter().find(|kind| kind.name == name && (1..=kind.version).contains(&version))
+}
+
+fn encode(image: &impl prost::Message) -> Vec<u8> {
+    image.encode_to_vec()
 }
 
 fn decode<K: Kind>(bytes: &[u8]) -> Result<K::Image, Error> {
     prost::Message::decode(bytes).map_err(|e| {
         Error::invalid("read", Object::Image { part: K::NAME.to_owned() }, e.to_string())
     })
+}
+
+/// The one description of an object that cannot have two.
+fn sole<'a>(
+    kind: &'static str,
+    descriptions: &'a [DescriptionImage],
+) -> Result<&'a DescriptionImage, Error> {
+    match descriptions {
+        [one] => Ok(one),
+        _ => Err(nonsense(kind, "has several descriptions, which is impossible")),
+    }
+}
+
+/// An image that no capture can have written.
+fn nonsense(kind: &'static str, why: &str) -> Error {
+    Error::invalid("use", Object::Image { part: kind.to_owned() }, why)
 }
 
 macro_rules! kinds {

@@ -9,6 +9,7 @@ pub(crate) mod prctl;
 pub(crate) mod process;
 pub(crate) mod ptrace;
 pub(crate) mod shared_bytes;
+pub(crate) mod sock;
 pub(crate) mod uffd;
 pub(crate) mod uffd_missing;
 pub(crate) mod vm;

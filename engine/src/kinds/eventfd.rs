@@ -1,6 +1,6 @@
 //! A counter that wakes its readers.
 
-use super::{DescriptionImage, Kind, Making, Open, Seen, Tree};
+use super::{DescriptionImage, Kind, Open, Place, Seen, Tree, sole};
 use crate::error::{Error, OnObject as _};
 use crate::sys;
 use std::io;
@@ -31,14 +31,15 @@ impl Kind for Eventfd {
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],
-        at: &dyn Making,
+        at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error> {
-        assert_eq!(descriptions.len(), 1, "each description is an eventfd of its own");
+        sole(Self::NAME, descriptions)?;
         Ok(vec![make(image).on("make", || at.object(Self::NAME))?])
     }
 }
 
-/// eventfd2(2) takes the low half of the count; a greater one is written.
+/// The flags make a fresh counter; eventfd2(2) takes only the low half of a count, so it is
+/// written. A hostile count of 2^64-1 cannot be: EINVAL.
 fn make(image: &Image) -> io::Result<OwnedFd> {
     let flags = if image.semaphore { libc::EFD_SEMAPHORE } else { 0 };
     let fd = sys::fd::eventfd(0, flags)?;
@@ -55,4 +56,24 @@ fn parse(seen: &Seen) -> io::Result<Image> {
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no eventfd-count"))?;
     Ok(Image { counter, semaphore: seen.field("eventfd-semaphore") == Some("1") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptors::trip::round_trip;
+
+    #[test]
+    fn comes_back_with_its_count() {
+        let counter = make(&Image { counter: 0xdead_beef_0042, semaphore: false }).unwrap();
+        let image: Image = round_trip(&[&counter]).unchanged();
+        assert_eq!(image, Image { counter: 0xdead_beef_0042, semaphore: false });
+    }
+
+    #[test]
+    fn stays_a_semaphore() {
+        let counter = make(&Image { counter: 3, semaphore: true }).unwrap();
+        let image: Image = round_trip(&[&counter]).unchanged();
+        assert_eq!(image, Image { counter: 3, semaphore: true });
+    }
 }

@@ -2,6 +2,11 @@
 //! everything that only writes batches.
 
 use crate::batch::{Answers, Arg, Batch};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 
 /// Bytes beside a batch are aligned to this; so is their copy here.
 const ALIGNMENT: usize = 64;
@@ -37,9 +42,66 @@ fn call(number: i64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
     // in it is either inside `memory`, which outlives the call, or chosen by the test.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result == -1 {
-        return -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
+        return -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
     result
+}
+
+/// A child of ours that did something to itself and stands still; it ends when this is dropped.
+pub(crate) struct Child(Pid);
+
+impl Child {
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.as_raw()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// Forks, and lets the child run something with an empty table of descriptors. A failure in the
+/// child is a panic here.
+pub(crate) fn fork_here(run: impl FnOnce() -> io::Result<()>) -> Child {
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    // SAFETY: the C library keeps its own locks usable in a child of a threaded program, and the
+    // child does nothing but allocate, call the kernel and wait to be killed.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let child = Child(child);
+            let mut report = String::new();
+            File::from(reader).read_to_string(&mut report).expect("a report");
+            assert_eq!(report, "", "the child failed");
+            child
+        }
+        ForkResult::Child => {
+            let report = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_DUPFD(REPORT));
+            // What other tests have open would stay open for as long as the child lives.
+            // SAFETY: closing descriptors touches no memory; their owners are in the other process.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, REPORT - 1, 0) };
+            // SAFETY: as above.
+            unsafe { libc::syscall(libc::SYS_close_range, REPORT + 1, u32::MAX, 0) };
+            report_and_wait(report.unwrap_or(REPORT), run())
+        }
+    }
+}
+
+/// The number through which a child reports: above every number that a test needs.
+const REPORT: i32 = 950;
+
+fn report_and_wait(report: i32, outcome: io::Result<()>) -> ! {
+    if let Err(error) = outcome {
+        let mut file = File::options().write(true).open(format!("/proc/self/fd/{report}"));
+        let _ = file.as_mut().map(|file| write!(file, "{error}"));
+    }
+    let _ = nix::unistd::close(report);
+    loop {
+        nix::unistd::pause();
+    }
 }
 
 #[cfg(test)]

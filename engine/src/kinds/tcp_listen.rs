@@ -1,0 +1,196 @@
+//! A TCP socket that waits for connections.
+
+use super::address::Address;
+use super::options::{Options, Shape, has_filter};
+use super::{DescriptionImage, Findings, Kind, Open, Owner, Place, Seen, SocketSeen, Tree, sole};
+use crate::error::{Error, OnObject as _};
+use crate::refusal::Refusal;
+use crate::sys;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+pub(super) struct Listener;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Image {
+    #[prost(int32, tag = "1")]
+    domain: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    address: Vec<u8>,
+    /// Connections that may wait.
+    #[prost(int32, tag = "3")]
+    backlog: i32,
+    #[prost(message, required, tag = "4")]
+    options: Options,
+}
+
+impl Kind for Listener {
+    const NAME: &'static str = "listening TCP socket";
+    type Image = Image;
+
+    fn claims(seen: &Seen) -> bool {
+        seen.socket.as_ref().is_some_and(|socket| is_tcp(socket) && socket.listening)
+    }
+
+    fn examine(of: &[&Seen], _tree: &dyn Tree, findings: &mut Findings) {
+        let object = of[0].object(Self::NAME);
+        let Ok(local) = of[0].steal() else { return };
+        if has_filter(local.as_fd()) {
+            let reason = "has a packet filter, which cannot be moved";
+            findings.refuse(object, reason, "Let the program detach it.");
+        } else if let Ok((waiting @ 1.., _)) = queue(local.as_fd()) {
+            let text = format!("has {waiting} connections that nobody has accepted; they are reset");
+            findings.note(object, text);
+        }
+    }
+
+    fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
+        read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
+    }
+
+    fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
+        Self::capture(of, tree).map(Some)
+    }
+
+    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
+        let Err(error) = bound(outline) else { return Vec::new() };
+        vec![Refusal {
+            object: owner.object(Self::NAME),
+            reason: format!("cannot be bound to {} here: {error}", Address(&outline.address)),
+            advice: "Give the destination that address, and stop what uses the port.".to_owned(),
+        }]
+    }
+
+    fn create(
+        image: &Image,
+        descriptions: &[DescriptionImage],
+        at: &Place<'_>,
+    ) -> Result<Vec<OwnedFd>, Error> {
+        sole(Self::NAME, descriptions)?;
+        let socket = bound(image).on("bind", || at.object(Self::NAME))?;
+        sys::sock::listen(socket.as_fd(), image.backlog)
+            .on("listen on", || at.object(Self::NAME))?;
+        Ok(vec![socket])
+    }
+}
+
+pub(super) fn is_tcp(socket: &SocketSeen) -> bool {
+    matches!(socket.domain, libc::AF_INET | libc::AF_INET6)
+        && (socket.kind, socket.protocol) == (libc::SOCK_STREAM, libc::IPPROTO_TCP)
+}
+
+/// The shape of a TCP socket of a domain that an image names.
+pub(super) fn tcp_shape(domain: i32) -> io::Result<Shape> {
+    if !matches!(domain, libc::AF_INET | libc::AF_INET6) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "TCP in another domain than IP"));
+    }
+    Ok(Shape { domain, kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP })
+}
+
+fn read(open: &Open<'_>) -> io::Result<Image> {
+    let domain = open.seen.socket.as_ref().map_or(0, |socket| socket.domain);
+    let options = Options::read(open.local, tcp_shape(domain)?)?;
+    let address = sys::sock::local_address(open.local)?;
+    let (_, backlog) = queue(open.local)?;
+    Ok(Image { domain, address, backlog: i32::try_from(backlog).unwrap_or(i32::MAX), options })
+}
+
+fn bound(image: &Image) -> io::Result<OwnedFd> {
+    let socket = image.options.socket(tcp_shape(image.domain)?)?;
+    sys::sock::bind(socket.as_fd(), &image.address)?;
+    Ok(socket)
+}
+
+/// Of a listening socket, TCP_INFO has the connections that wait and the most that may, where
+/// another has segments: tcpi_unacked and tcpi_sacked.
+fn queue(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let mut room = [0; 32];
+    sys::sock::read_option(socket, libc::SOL_TCP, libc::TCP_INFO, &mut room)?;
+    let word = |at: usize| u32::from_ne_bytes([room[at], room[at + 1], room[at + 2], room[at + 3]]);
+    Ok((word(24), word(28)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rules;
+    use super::*;
+    use crate::descriptors::trip::{describe, round_trip};
+    use std::net::{TcpListener, TcpStream};
+
+    fn read_it(listener: &TcpListener) -> Image {
+        use prost::Message as _;
+        let table = crate::descriptors::trip::capture_own(&[listener]);
+        Image::decode(&*table.objects[0].bytes).unwrap()
+    }
+
+    fn reusable(domain: i32, address: &[u8]) -> TcpListener {
+        let socket = tcp_shape(domain).unwrap().socket().unwrap();
+        for (level, name, value) in [
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT, 1),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::SOL_TCP, libc::TCP_NODELAY, 1),
+            (libc::SOL_TCP, libc::TCP_KEEPIDLE, 77),
+            (libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, 7),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF, 50_000),
+        ] {
+            sys::sock::set_number(socket.as_fd(), level, name, value).unwrap();
+        }
+        sys::sock::bind(socket.as_fd(), address).unwrap();
+        sys::sock::listen(socket.as_fd(), 17).unwrap();
+        socket.into()
+    }
+
+    #[test]
+    fn comes_back_with_its_address_backlog_and_options() {
+        let any = super::super::address::v4(std::net::Ipv4Addr::LOCALHOST, 0);
+        let listener = reusable(libc::AF_INET, &any);
+        let trip = round_trip(&[&listener]);
+        let copy = TcpListener::from(trip.take(0));
+        let image: Image = trip.unchanged();
+        assert_eq!(image.backlog, 17);
+        assert_eq!(image.options.set_count(), 6, "{:?}", image.options);
+        let address = listener.local_addr().unwrap();
+        assert_eq!(copy.local_addr().unwrap(), address);
+        drop(listener);
+        let client = TcpStream::connect(address).unwrap();
+        io::Write::write_all(&mut &client, b"hello").unwrap();
+        copy.accept().unwrap();
+    }
+
+    #[test]
+    fn comes_back_on_ipv6_without_ipv4() {
+        let any = super::super::address::v6(std::net::Ipv6Addr::UNSPECIFIED, 0);
+        let socket = tcp_shape(libc::AF_INET6).unwrap().socket().unwrap();
+        for (level, name) in
+            [(libc::SOL_IPV6, libc::IPV6_V6ONLY), (libc::SOL_SOCKET, libc::SO_REUSEPORT)]
+        {
+            sys::sock::set_number(socket.as_fd(), level, name, 1).unwrap();
+        }
+        sys::sock::bind(socket.as_fd(), &any).unwrap();
+        sys::sock::listen(socket.as_fd(), 5).unwrap();
+        let image: Image = round_trip(&[&socket]).unchanged();
+        assert_eq!(image.options.set_count(), 2, "{:?}", image.options);
+    }
+
+    #[test]
+    fn an_address_that_is_not_here_is_refused_before() {
+        let elsewhere = super::super::address::v4([192, 0, 2, 7].into(), 80);
+        let image = Image { domain: libc::AF_INET, address: elsewhere, ..Image::default() };
+        let refusals = Listener::check(&image, &[], Owner { pid: 1, fd: 3 });
+        assert!(refusals[0].to_string().contains("192.0.2.7:80"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(Listener::check(&read_it(&listener), &[], Owner { pid: 1, fd: 3 }).len(), 1);
+    }
+
+    #[test]
+    fn connections_that_nobody_accepted_are_noted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(describe(&[&listener], Rules::default()).notes, []);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(describe(&[&listener], Rules::default()).notes.len(), 1);
+    }
+}
