@@ -11,6 +11,7 @@ pub mod clocks;
 pub mod descriptors;
 mod error;
 pub mod freeze;
+pub mod host;
 pub mod image;
 pub mod inventory;
 pub mod kinds;

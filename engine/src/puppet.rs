@@ -14,6 +14,7 @@ use crate::sys::shared_bytes::SharedBytes;
 use crate::tracee::{Registers, Stopped};
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
@@ -194,48 +195,60 @@ impl Puppet {
         Ok(answers)
     }
 
+    /// A batch may have more calls than there is room for; its bytes must fit at once.
     fn run_unchecked(&self, steered: &Steered<'_>, batch: &Batch) -> Result<Answers, Error> {
-        if batch.is_empty() {
-            return Ok(Answers { results: Vec::new(), bytes: Vec::new() });
+        let mut results = Vec::with_capacity(batch.entries.len());
+        if batch.bytes.len() > BYTES_MAX {
+            let object = steered.thread().object();
+            return Err(Error::invalid("steer", object, "a batch has too many bytes"));
         }
-        let thread = steered.thread();
-        if batch.entries.len() > ENTRIES_MAX || batch.bytes.len() > BYTES_MAX {
-            return Err(Error::invalid("steer", thread.object(), "the batch is too long"));
+        self.put_bytes(batch);
+        while results.len() < batch.entries.len() {
+            let end = batch.entries.len().min(results.len() + ENTRIES_MAX);
+            self.walk(steered, batch, results.len()..end, &mut results)?;
         }
-        let entries = self.encode(batch);
-        self.arena.memory.write(ENTRIES_OFFSET, &entries);
+        Ok(Answers { results, bytes: self.arena.memory.read(BYTES_OFFSET, batch.bytes.len()) })
+    }
+
+    fn put_bytes(&self, batch: &Batch) {
         self.arena.memory.write(BYTES_OFFSET, &batch.bytes);
         for &(at, to) in &batch.pointers {
             let address = self.bytes_address(to).to_ne_bytes();
             self.arena.memory.write(BYTES_OFFSET + at, &address);
         }
+    }
+
+    fn walk(
+        &self,
+        steered: &Steered<'_>,
+        batch: &Batch,
+        range: Range<usize>,
+        results: &mut Vec<i64>,
+    ) -> Result<(), Error> {
+        let thread = steered.thread();
+        let entries = self.encode(batch, range, results);
+        self.arena.memory.write(ENTRIES_OFFSET, &entries);
         let first = self.address + ENTRIES_OFFSET as u64;
-        let count = batch.entries.len() as u64;
+        let count = (entries.len() / blob::ENTRY_BYTES) as u64;
         thread.set_registers(&blob::walking(steered.registers(), self.address, first, count))?;
         thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Signal(libc::SIGTRAP))?;
-        Ok(self.answers(batch))
+        let walked = self.arena.memory.read(ENTRIES_OFFSET, entries.len());
+        results.extend(walked.chunks_exact(blob::ENTRY_BYTES).map(|entry| {
+            let result = &entry[blob::RESULT_OFFSET..blob::RESULT_OFFSET + 8];
+            i64::from_ne_bytes(result.try_into().expect("eight bytes"))
+        }));
+        Ok(())
     }
 
-    fn answers(&self, batch: &Batch) -> Answers {
-        let entries =
-            self.arena.memory.read(ENTRIES_OFFSET, batch.entries.len() * blob::ENTRY_BYTES);
-        let results = entries
-            .chunks_exact(blob::ENTRY_BYTES)
-            .map(|entry| {
-                let result = &entry[blob::RESULT_OFFSET..blob::RESULT_OFFSET + 8];
-                i64::from_ne_bytes(result.try_into().expect("eight bytes"))
-            })
-            .collect();
-        Answers { results, bytes: self.arena.memory.read(BYTES_OFFSET, batch.bytes.len()) }
-    }
-
-    fn encode(&self, batch: &Batch) -> Vec<u8> {
-        let mut entries = vec![0_u8; batch.entries.len() * blob::ENTRY_BYTES];
+    /// The entries of `range`; `results` are those of all entries before it.
+    fn encode(&self, batch: &Batch, range: Range<usize>, results: &[i64]) -> Vec<u8> {
+        let from = range.start;
+        let mut entries = vec![0_u8; range.len() * blob::ENTRY_BYTES];
         let mut put = |offset: usize, word: u64| {
             entries[offset..offset + 8].copy_from_slice(&word.to_ne_bytes());
         };
-        let mut uses = vec![0_usize; batch.entries.len()];
-        for (index, entry) in batch.entries.iter().enumerate() {
+        let mut uses = vec![0_usize; range.len()];
+        for (index, entry) in batch.entries[range].iter().enumerate() {
             let start = index * blob::ENTRY_BYTES;
             put(start, entry.number.cast_unsigned());
             for (position, arg) in entry.args.iter().enumerate() {
@@ -243,13 +256,15 @@ impl Puppet {
                 match *arg {
                     Arg::Value(value) => put(at, value),
                     Arg::Bytes(Bytes { offset, .. }) => put(at, self.bytes_address(offset)),
+                    Arg::Result(call) if call.0 < from => put(at, results[call.0].cast_unsigned()),
                     Arg::Result(call) => {
-                        assert!(call.0 < index, "a result is used after its call");
-                        let store = blob::RESULT_OFFSET + 8 + uses[call.0] * 8;
+                        let earlier = call.0 - from;
+                        assert!(earlier < index, "a result is used after its call");
+                        let store = blob::RESULT_OFFSET + 8 + uses[earlier] * 8;
                         assert!(store < blob::ENTRY_BYTES, "a result is used at most twice");
-                        uses[call.0] += 1;
+                        uses[earlier] += 1;
                         let address = self.address + (ENTRIES_OFFSET + at) as u64;
-                        put(call.0 * blob::ENTRY_BYTES + store, address);
+                        put(earlier * blob::ENTRY_BYTES + store, address);
                     }
                 }
             }
@@ -392,6 +407,21 @@ mod tests {
             let answers = puppet.run(steered, &batch).unwrap();
             assert!(answers.raw(fd) >= 3);
             assert_eq!(answers.raw(copy), 100);
+        });
+    }
+
+    #[test]
+    fn a_batch_may_be_longer_than_the_arena() {
+        with_puppet(|puppet, steered| {
+            let mut batch = Batch::new();
+            let pid = batch.try_call(libc::SYS_getpid, args![]);
+            let calls: Vec<_> =
+                (0..3 * ENTRIES_MAX).map(|_| batch.try_call(libc::SYS_getppid, args![])).collect();
+            let last = batch.try_call(libc::SYS_kill, args![pid, 0]);
+            let answers = puppet.run(steered, &batch).unwrap();
+            let us = i64::from(std::process::id());
+            assert!(calls.iter().all(|&call| answers.raw(call) == us));
+            assert_eq!(answers.raw(last), 0);
         });
     }
 

@@ -8,9 +8,10 @@ mod memory_fields;
 mod signals;
 mod threads;
 
+use crate::args;
 use crate::aspects::{self, Scope, Subject};
 use crate::batch::Batch;
-use crate::descriptors;
+use crate::descriptors::{self, DescriptorsImage, Made};
 use crate::error::{Error, Object};
 use crate::image::{ProcessImage, TreeImage};
 use crate::kinds::Making;
@@ -95,6 +96,7 @@ fn check(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
     }
 }
 
+#[derive(Debug)]
 struct MakingFor<'a>(&'a Stage);
 
 impl Making for MakingFor<'_> {
@@ -102,25 +104,40 @@ impl Making for MakingFor<'_> {
         self.0.shared.open(space, flags)
     }
 
-    fn object(&self, kind: &'static str) -> Object {
-        Object::Image { part: kind.to_owned() }
+    fn seal_shared_memory(&self, space: u32, seals: i32) -> Result<(), Error> {
+        self.0.shared.seal(space, seals)
     }
 }
 
+/// All tables first, then what only their owners can do: an epoll needs the other descriptors.
 fn restore_descriptors(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
     let Some(table) = &image.descriptors else { return Ok(()) };
     let made = descriptors::create(table, &MakingFor(stage))?;
     for process in living(image) {
-        descriptors::install(table, &made, process.pid, |batch| {
-            stage.stubs[&process.pid].run(batch)
-        })?;
+        install(&stage.stubs[&process.pid], table, &made)?;
     }
     for process in living(image) {
         let mut batch = Batch::new();
         descriptors::connect(table, process.pid, &mut batch)?;
         stage.stubs[&process.pid].run(&batch)?;
     }
-    Ok(())
+    descriptors::finish(table, &made)
+}
+
+fn install(stub: &Stub, table: &DescriptorsImage, made: &Made) -> Result<(), Error> {
+    let object = stub.object();
+    let above = descriptors::numbers_needed(table, stub.pid);
+    let mut batch = Batch::new();
+    let us = args![std::process::id(), 0];
+    let low = batch.call("open ourselves in", &object, libc::SYS_pidfd_open, us);
+    let up = args![low, libc::F_DUPFD_CLOEXEC, above];
+    let agent = batch.call("open ourselves in", &object, libc::SYS_fcntl, up);
+    batch.call("close our pidfd in", &object, libc::SYS_close, args![low]);
+    let agent = i32::try_from(stub.run(&batch)?.raw(agent)).unwrap_or(-1);
+    let mut batch = Batch::new();
+    descriptors::install(table, made, stub.pid, agent, &mut batch)?;
+    batch.call("close our pidfd in", &object, libc::SYS_close, args![agent]);
+    stub.run(&batch).map(drop)
 }
 
 fn restore_process(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod eager;
 mod mappings;
 mod objects;
 mod serving;
+mod shape;
 mod tracked;
 
 use crate::capture;
@@ -23,6 +24,7 @@ use crate::tree::{self, Life, Process};
 use mappings::Identities;
 use objects::Objects;
 pub use serving::Serving;
+use shape::Shape;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracked::Tracked;
@@ -119,8 +121,9 @@ impl Source {
         processes: &[Process],
         frozen: Option<&FrozenTree>,
     ) -> Result<Layout, Error> {
-        self.tracked
-            .retain(|pid, tracked| processes.iter().any(|p| p.pid == *pid && tracked.is_still(p)));
+        self.tracked.retain(|pid, tracked| {
+            processes.iter().any(|p| p.pid == *pid && tracked.shape.is_still(p))
+        });
         let mut layouts = Vec::with_capacity(processes.len());
         for process in processes {
             match self.process_layout(process, frozen) {
@@ -142,18 +145,8 @@ impl Source {
         frozen: Option<&FrozenTree>,
     ) -> Result<ProcessLayout, Error> {
         let pid = process.pid;
-        let mut layout = ProcessLayout {
-            pid,
-            ppid: process.stat.ppid,
-            pgid: process.stat.pgrp,
-            sid: process.stat.session,
-            exit_signal: process.stat.exit_signal.unwrap_or(libc::SIGCHLD),
-            is_zombie: process.life == Life::Zombie,
-            ..ProcessLayout::default()
-        };
-        if layout.is_zombie {
-            layout.space = self.spaces.next();
-            return Ok(layout);
+        if process.life == Life::Zombie {
+            return Ok(shape::ids(process));
         }
         if !self.tracked.contains_key(&pid) {
             let stopped = frozen.and_then(|frozen| frozen.thread_of(pid));
@@ -161,11 +154,8 @@ impl Source {
             self.tracked.insert(pid, tracked);
         }
         let tracked = self.tracked.get_mut(&pid).expect("just inserted");
-        tracked.look(&mut self.objects, &mut self.spaces)?;
-        layout.space = tracked.space;
-        layout.tids = tree::threads(pid)?;
-        layout.mappings = tracked.images(&mut self.identities, &self.objects)?;
-        Ok(layout)
+        let Self { objects, spaces, identities, .. } = self;
+        tracked.shape.layout(process, objects, spaces, identities)
     }
 
     /// Sends everything that was written since the last round, as of the last `layout`.
@@ -196,7 +186,7 @@ impl Source {
         let mut stopwatch = Stopwatch::default();
         let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
         for process in frozen.processes() {
-            let mappings = self.tracked.get(&process.process.pid).map(|t| t.mappings());
+            let mappings = self.tracked.get(&process.process.pid).map(|t| t.shape.mappings());
             image.processes.push(capture::process(process, mappings.unwrap_or_default())?);
         }
         stopwatch.lap("threads and aspects");
@@ -226,7 +216,7 @@ impl Source {
             round.add(tracked.send(&eager, While::Frozen, sink)?);
             let missing = tracked.all_stale();
             if !missing.is_empty() {
-                image.missing.push(missing_image(tracked.space, &missing));
+                image.missing.push(missing_image(tracked.shape.space, &missing));
             }
         }
         Ok(round)
@@ -242,14 +232,38 @@ impl Source {
             .filter(|process| !process.threads.is_empty())
             .map(|process| process.process.pid)
             .collect();
-        let table = descriptors::collect(&pids, self.rules, &0)?;
-        descriptors::capture(&table)
+        let mut table = descriptors::collect(&pids)?;
+        for ((device, inode), space) in self.objects.spaces() {
+            table.set_space(device, inode, space);
+        }
+        descriptors::capture(&table, &self.rules)
     }
 
     /// What is left to be fetched from the frozen tree; may be used from any thread.
     pub fn serving(&self) -> Serving {
-        Serving::new(self.tracked.values().map(|t| (t.space, t.pid, t.all_stale())))
+        Serving::new(self.tracked.values().map(|t| (t.shape.space, t.shape.pid, t.all_stale())))
     }
+}
+
+/// The shape of a tree that is only looked at: nothing is tracked, nothing is stopped.
+pub(crate) fn outline(processes: &[Process]) -> Result<Layout, Error> {
+    let (mut objects, mut spaces) = (Objects::default(), Spaces::default());
+    let mut identities = Identities::default();
+    let mut layouts = Vec::with_capacity(processes.len());
+    for process in processes {
+        if process.life == Life::Zombie {
+            layouts.push(shape::ids(process));
+            continue;
+        }
+        let mut shape = Shape::of(process, spaces.next());
+        match shape.layout(process, &mut objects, &mut spaces, &mut identities) {
+            Ok(layout) => layouts.push(layout),
+            Err(error) if error.is_gone() && !layouts.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    retain_connected(&mut layouts);
+    Ok(Layout { processes: layouts, shared: objects.images()?, vdso: Vec::new() })
 }
 
 fn method() -> Result<Method, Error> {

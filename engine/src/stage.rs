@@ -244,18 +244,18 @@ fn check(layout: &Layout) -> Result<(), Error> {
             return Err(invalid("a process comes before its parent, or has none"));
         }
         pids.insert(process.pid);
-        spaces.insert(process.space);
+        if !process.is_zombie && !spaces.insert(process.space) {
+            return Err(invalid("two address spaces have one number"));
+        }
         let mut tids = process.tids.iter().filter(|&&tid| tid != process.pid);
         if process.pid < 2 || !ids.insert(process.pid) || !tids.all(|&t| t > 1 && ids.insert(t)) {
             return Err(invalid("a process or thread id stands in it twice"));
         }
     }
-    let all = layout.processes.len() + layout.shared.len();
-    spaces.extend(layout.shared.iter().map(|shared| shared.space));
-    if spaces.len() != all {
-        return Err(invalid("two address spaces have one number"));
+    match layout.shared.iter().all(|shared| spaces.insert(shared.space)) {
+        true => Ok(()),
+        false => Err(invalid("two address spaces have one number")),
     }
-    Ok(())
 }
 
 fn invalid(why: &str) -> Error {

@@ -1,5 +1,6 @@
 //! Kernel interfaces that no library wraps, each made safe here. The only unsafe code.
 
+pub(crate) mod cpu;
 pub(crate) mod fd;
 #[cfg(test)]
 pub(crate) mod here;

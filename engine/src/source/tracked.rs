@@ -1,35 +1,26 @@
-//! One process of a running tree: its mappings, and the account of what was sent of its memory.
+//! One process of a running tree, and the account of what was sent of its memory.
 
 use super::Round;
 use super::eager;
-use super::mappings::{self, Identities};
-use super::objects::Objects;
+use super::shape::Shape;
 use crate::error::{Error, Object};
 use crate::freeze;
 use crate::image::ProcessImage;
-use crate::memory::backing::{self, MappingKind};
-use crate::memory::mapping::{self, Mapping};
-use crate::memory::mapping_image::MappingImage;
+use crate::memory::backing::MappingKind;
 use crate::memory::private::PrivateMemory;
 use crate::memory::read::{ReadPages, While};
 use crate::memory::tracker::{self, Method, Tracker};
 use crate::memory::{PageSet, PageSink};
 use crate::puppet::{Steered, find_syscall};
-use crate::source::Spaces;
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use crate::tree::Process;
 use std::os::fd::OwnedFd;
 
 #[derive(Debug)]
 pub(super) struct Tracked {
-    pub(super) pid: i32,
-    pub(super) space: u32,
-    start_ticks: u64,
+    pub(super) shape: Shape,
     method: Method,
     memory: PrivateMemory,
-    mappings: Vec<Mapping>,
-    kinds: Vec<MappingKind>,
-    images: Vec<MappingImage>,
 }
 
 impl Tracked {
@@ -40,68 +31,15 @@ impl Tracked {
         method: Method,
         stopped: Option<&Stopped>,
     ) -> Result<Self, Error> {
-        let pid = process.pid;
-        let tracker = open_tracker(pid, method, stopped)?;
-        Ok(Self {
-            pid,
-            space,
-            start_ticks: process.start_ticks(),
-            method,
-            memory: PrivateMemory::new(pid, space, tracker),
-            mappings: Vec::new(),
-            kinds: Vec::new(),
-            images: Vec::new(),
-        })
-    }
-
-    pub(super) fn is_still(&self, process: &Process) -> bool {
-        self.start_ticks == process.start_ticks()
-    }
-
-    pub(super) fn mappings(&self) -> &[Mapping] {
-        &self.mappings
-    }
-
-    /// Reads its mappings again, if they changed.
-    pub(super) fn look(&mut self, objects: &mut Objects, spaces: &mut Spaces) -> Result<(), Error> {
-        let (mut now, unknown) = mapping::refresh(self.pid, &self.mappings)?;
-        if now == self.mappings {
-            return Ok(());
-        }
-        if unknown > 0 {
-            now = mapping::read(self.pid)?;
-        }
-        self.kinds = backing::kinds(self.pid, &now)?;
-        self.mappings = now;
-        self.images.clear();
-        for (mapping, kind) in self.mappings.iter().zip(&self.kinds) {
-            if let MappingKind::Object { key, origin } = kind {
-                objects.note(self.pid, mapping, *key, origin, spaces)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn images(
-        &mut self,
-        identities: &mut Identities,
-        objects: &Objects,
-    ) -> Result<Vec<MappingImage>, Error> {
-        if self.images.is_empty() {
-            let all = self.mappings.iter().zip(&self.kinds);
-            self.images = all
-                .map(|(mapping, kind)| {
-                    mappings::image(self.pid, mapping, kind, identities, objects)
-                })
-                .collect::<Result<_, _>>()?;
-        }
-        Ok(self.images.clone())
+        let tracker = open_tracker(process.pid, method, stopped)?;
+        let memory = PrivateMemory::new(process.pid, space, tracker);
+        Ok(Self { shape: Shape::of(process, space), method, memory })
     }
 
     /// Sends what was written since the last round.
     pub(super) fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         self.collect()?;
-        let dropped_pages = self.memory.drop_gone(&self.mappings, sink)?;
+        let dropped_pages = self.memory.drop_gone(self.shape.mappings(), sink)?;
         let read = self.memory.send_stale(While::Running, sink)?;
         Ok(Round { dropped_pages, ..Round::from(read) })
     }
@@ -116,7 +54,7 @@ impl Tracked {
     }
 
     fn stale_in(&self, wanted: impl Fn(&MappingKind) -> bool) -> PageSet {
-        let all = self.mappings.iter().zip(&self.kinds);
+        let all = self.shape.mappings_with_kinds();
         let runs = all.filter(|(_, kind)| wanted(kind)).flat_map(|(mapping, _)| {
             self.memory.stale().within(mapping.start, mapping.pages()).collect::<Vec<_>>()
         });
@@ -124,7 +62,7 @@ impl Tracked {
     }
 
     pub(super) fn peek(&mut self) -> Result<u64, Error> {
-        match self.memory.peek(&self.mappings) {
+        match self.memory.peek(self.shape.mappings()) {
             // It ended, or runs another program: the next layout sees that.
             Err(error) if error.is_gone() => Ok(0),
             other => other,
@@ -138,7 +76,7 @@ impl Tracked {
             Err(error) if error.is_gone() => {}
             other => return other,
         }
-        match open_tracker(self.pid, self.method, None) {
+        match open_tracker(self.shape.pid, self.method, None) {
             Ok(tracker) => self.memory.replace_tracker(tracker),
             Err(error) if error.is_gone() => return Ok(()),
             Err(error) => return Err(error),
@@ -151,10 +89,10 @@ impl Tracked {
 
     fn collect_once(&mut self) -> Result<(), Error> {
         if !self.memory.needs_standstill() {
-            return self.memory.collect(&self.mappings).map(drop);
+            return self.memory.collect(self.shape.mappings()).map(drop);
         }
-        let frozen = freeze::freeze_one(self.pid)?;
-        let collected = self.memory.collect(&self.mappings).map(drop);
+        let frozen = freeze::freeze_one(self.shape.pid)?;
+        let collected = self.memory.collect(self.shape.mappings()).map(drop);
         frozen.thaw()?;
         collected
     }
@@ -165,11 +103,11 @@ impl Tracked {
         stopped: &Stopped,
         sink: &mut dyn PageSink,
     ) -> Result<Round, Error> {
-        let collected = match self.memory.collect_frozen(&self.mappings, sink) {
+        let collected = match self.memory.collect_frozen(self.shape.mappings(), sink) {
             Err(error) if error.is_gone() => {
-                let tracker = open_tracker(self.pid, self.method, Some(stopped))?;
+                let tracker = open_tracker(self.shape.pid, self.method, Some(stopped))?;
                 self.memory.replace_tracker(tracker);
-                self.memory.collect_frozen(&self.mappings, sink)?
+                self.memory.collect_frozen(self.shape.mappings(), sink)?
             }
             other => other?,
         };

@@ -5,6 +5,7 @@ use crate::batch::{Batch, Call};
 use crate::error::{Error, Object, OnObject as _};
 use crate::memory::mapping_image::{ObjectImage, OriginImage};
 use crate::sys;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -63,6 +64,17 @@ impl SharedMemories {
             .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
             .map(OwnedFd::from)
             .on("open", || object(space))
+    }
+
+    /// F_ADD_SEALS of fcntl(2): last, because a seal forbids what filling needs.
+    pub(crate) fn seal(&self, space: u32, seals: i32) -> Result<(), Error> {
+        let seals = SealFlag::from_bits_retain(seals);
+        if seals.is_empty() {
+            return Ok(());
+        }
+        fcntl(self.descriptor(space)?, FcntlArg::F_ADD_SEALS(seals))
+            .map(drop)
+            .on("seal", || object(space))
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::memory::lazy::{LazyMemory, LazySpace, PageSource};
-use crate::memory::page_set::{PageSet, Run};
 use crate::memory::lazy_program::{Program, hexadecimal, pattern};
+use crate::memory::page_set::{PageSet, Run};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};

@@ -1,0 +1,102 @@
+//! What a process looks like: its ids and its mappings, without their contents.
+
+use super::Spaces;
+use super::mappings::{self, Identities};
+use super::objects::Objects;
+use crate::error::Error;
+use crate::image::ProcessLayout;
+use crate::memory::backing::{self, MappingKind};
+use crate::memory::mapping::{self, Mapping};
+use crate::memory::mapping_image::MappingImage;
+use crate::tree::{self, Life, Process};
+
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) pid: i32,
+    pub(super) space: u32,
+    start_ticks: u64,
+    mappings: Vec<Mapping>,
+    kinds: Vec<MappingKind>,
+    /// Of the mappings as they are; empty when they have to be made anew.
+    images: Vec<MappingImage>,
+}
+
+impl Shape {
+    pub(super) fn of(process: &Process, space: u32) -> Self {
+        Self {
+            pid: process.pid,
+            space,
+            start_ticks: process.start_ticks(),
+            mappings: Vec::new(),
+            kinds: Vec::new(),
+            images: Vec::new(),
+        }
+    }
+
+    /// Whether this is the process that we know, and not another one that got its id.
+    pub(super) fn is_still(&self, process: &Process) -> bool {
+        self.start_ticks == process.start_ticks()
+    }
+
+    pub(super) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    pub(super) fn mappings_with_kinds(&self) -> impl Iterator<Item = (&Mapping, &MappingKind)> {
+        self.mappings.iter().zip(&self.kinds)
+    }
+
+    /// Reads its mappings again, and describes it.
+    pub(super) fn layout(
+        &mut self,
+        process: &Process,
+        objects: &mut Objects,
+        spaces: &mut Spaces,
+        identities: &mut Identities,
+    ) -> Result<ProcessLayout, Error> {
+        self.look(objects, spaces)?;
+        if self.images.is_empty() {
+            let image =
+                |(mapping, kind)| mappings::image(self.pid, mapping, kind, identities, objects);
+            self.images = self.mappings_with_kinds().map(image).collect::<Result<_, _>>()?;
+        }
+        Ok(ProcessLayout {
+            space: self.space,
+            tids: tree::threads(self.pid)?,
+            mappings: self.images.clone(),
+            ..ids(process)
+        })
+    }
+
+    fn look(&mut self, objects: &mut Objects, spaces: &mut Spaces) -> Result<(), Error> {
+        let (mut now, unknown) = mapping::refresh(self.pid, &self.mappings)?;
+        if now == self.mappings {
+            return Ok(());
+        }
+        if unknown > 0 {
+            now = mapping::read(self.pid)?;
+        }
+        self.kinds = backing::kinds(self.pid, &now)?;
+        self.mappings = now;
+        self.images.clear();
+        for (mapping, kind) in self.mappings.iter().zip(&self.kinds) {
+            if let MappingKind::Object { key, origin } = kind {
+                objects.note(self.pid, mapping, *key, origin, spaces)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A process without its memory; all that there is of a zombie.
+pub(super) fn ids(process: &Process) -> ProcessLayout {
+    ProcessLayout {
+        pid: process.pid,
+        ppid: process.stat.ppid,
+        pgid: process.stat.pgrp,
+        sid: process.stat.session,
+        exit_signal: process.stat.exit_signal.unwrap_or(libc::SIGCHLD),
+        is_zombie: process.life == Life::Zombie,
+        ..ProcessLayout::default()
+    }
+}
