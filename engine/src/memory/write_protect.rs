@@ -1,8 +1,8 @@
 //! Write tracking by asynchronous write protection: userfaultfd and PAGEMAP_SCAN (Linux 6.7).
 //!
-//! A registered mapping's page has a mark in its page table entry; a write drops it. One
-//! PAGEMAP_SCAN over the whole address space returns every page without the mark and marks it
-//! again in the same instant, while the process runs. The rules that make it complete:
+//! A registered mapping's page has a mark in its page table entry; a write drops it. PAGEMAP_SCAN
+//! returns the pages without the mark and marks them again in the same instant, while the process
+//! runs. The rules that make it complete:
 //!
 //! - Nothing that is new is marked: a new mapping, what `brk` added and what `mremap` moved come
 //!   unregistered, and a scan passes over them without a word. So each round first asks for pages
@@ -10,8 +10,8 @@
 //! - Never PM_SCAN_CHECK_WPASYNC: over several mappings it fails at the first unregistered one,
 //!   when the pages before it are marked already and will never be reported. The first rule is
 //!   the check.
-//! - Always PRESENT or SWAPPED: otherwise a sparse mapping is filled with marks (33 MB of page
-//!   tables for 16 GiB).
+//! - A scan that marks asks for PRESENT or SWAPPED, always: otherwise a sparse mapping is filled
+//!   with marks (33 MB of page tables for 16 GiB).
 //! - Page cache is never marked: of a private mapping of a file only the written copies count.
 
 use super::mapping::{Mapping, between};
