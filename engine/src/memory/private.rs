@@ -315,6 +315,15 @@ mod tests {
     }
 
     #[test]
+    fn discarded_and_replaced_page_tables_are_dropped_whole() {
+        for step in ["thp_drop", "thp_map_over"] {
+            let Some((copying, huge)) = survives(&[step]) else { return };
+            assert!(!copying.replica.has(huge), "{step}");
+        }
+        survives(&["thp", "thp_drop", "thp"]);
+    }
+
+    #[test]
     fn written_copies_of_file_pages_are_carried_and_others_are_not() {
         let Some((copying, file)) = survives(&["file_write"]) else { return };
         assert!(copying.replica.has(file + 2 * PAGE_BYTES));

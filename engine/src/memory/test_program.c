@@ -216,6 +216,14 @@ static uintptr_t step(const char *command, const char *directory, char **argumen
 		thp[700 * PAGE] = 4;
 		return (uintptr_t)thp;
 	}
+	if (!strcmp(command, "thp_drop")) { // whole page tables go
+		madvise(thp, 4 << 20, MADV_DONTNEED);
+		return (uintptr_t)thp;
+	}
+	if (!strcmp(command, "thp_map_over")) {
+		mmap(thp, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		return (uintptr_t)thp;
+	}
 	if (!strcmp(command, "file_write")) {
 		of_file[2 * PAGE] = 1, of_file[3 * PAGE] = 1;
 		return (uintptr_t)of_file;

@@ -1,8 +1,8 @@
 //! Write tracking by asynchronous write protection: userfaultfd and PAGEMAP_SCAN (Linux 6.7).
 //!
-//! A registered mapping's page has a mark in its page table entry; a write drops it. One
-//! PAGEMAP_SCAN over the whole address space returns every page without the mark and marks it
-//! again in the same instant, while the process runs. The rules that make it complete:
+//! A registered mapping's page has a mark in its page table entry; a write drops it. PAGEMAP_SCAN
+//! returns the pages without the mark and marks them again in the same instant, while the process
+//! runs. The rules that make it complete:
 //!
 //! - Nothing that is new is marked: a new mapping, what `brk` added and what `mremap` moved come
 //!   unregistered, and a scan passes over them without a word. So each round first asks for pages
@@ -10,8 +10,8 @@
 //! - Never PM_SCAN_CHECK_WPASYNC: over several mappings it fails at the first unregistered one,
 //!   when the pages before it are marked already and will never be reported. The first rule is
 //!   the check.
-//! - Always PRESENT or SWAPPED: otherwise a sparse mapping is filled with marks (33 MB of page
-//!   tables for 16 GiB).
+//! - A scan that marks asks for PRESENT or SWAPPED, always: otherwise a sparse mapping is filled
+//!   with marks (33 MB of page tables for 16 GiB).
 //! - Page cache is never marked: of a private mapping of a file only the written copies count.
 
 use super::mapping::{Mapping, between};
@@ -142,14 +142,46 @@ impl WriteProtect {
         pagemap.scan(query, visit).on("scan the pages of", || self.object())
     }
 
-    fn written(&self, mappings: &[Mapping]) -> Query {
-        let written = if self.marks_are_lost { Categories::NONE } else { Categories::WRITTEN };
-        Query {
-            all: Categories::TRACKED.and(written),
-            none: self.not_ours(),
-            tell: Categories::ZERO_FRAME,
-            ..everything(mappings)
+    /// Where to look closer: every page that was written is in it.
+    ///
+    /// The kernel answers this one question without looking at the pages themselves, many times
+    /// faster than any other. It may not protect, because holes are in the answer too.
+    fn suspects(&self, pagemap: &mut Pagemap, mappings: &[Mapping]) -> Result<Vec<Run>, Error> {
+        let private = mappings.iter().filter(|mapping| mapping.holds_private_pages());
+        let private: PageSet =
+            private.map(|mapping| Run::covering(mapping.start, mapping.end)).collect();
+        if self.marks_are_lost {
+            return Ok(private.runs().collect());
         }
+        let mut suspects = Suspects::default();
+        for run in private.runs() {
+            let (all, tell) = (Categories::WRITTEN, Categories::WRITTEN);
+            let query = Query { all, tell, any: Categories::NONE, ..there(run.address, run.end()) };
+            self.scan(pagemap, &query, &mut |region| suspects.push(region))?;
+        }
+        Ok(suspects.0)
+    }
+
+    /// Visits what was written, and marks it again if so told.
+    fn visit_written(
+        &self,
+        pagemap: &mut Pagemap,
+        mappings: &[Mapping],
+        protect: bool,
+        visit: &mut dyn FnMut(PageRun),
+    ) -> Result<(), Error> {
+        let written = if self.marks_are_lost { Categories::NONE } else { Categories::WRITTEN };
+        for suspect in self.suspects(pagemap, mappings)? {
+            let query = Query {
+                all: Categories::TRACKED.and(written),
+                none: self.not_ours(),
+                tell: Categories::ZERO_FRAME,
+                protect,
+                ..there(suspect.address, suspect.end())
+            };
+            self.scan(pagemap, &query, &mut |region| visit(run(region)))?;
+        }
+        Ok(())
     }
 
     fn collect_written(
@@ -158,11 +190,9 @@ impl WriteProtect {
         mappings: &[Mapping],
         visit: &mut dyn FnMut(PageRun),
     ) -> Result<(), Error> {
-        let query = Query { protect: true, ..self.written(mappings) };
-        self.marks_are_lost = true;
-        self.scan(pagemap, &query, &mut |region| visit(run(region)))?;
-        self.marks_are_lost = false;
-        Ok(())
+        let result = self.visit_written(pagemap, mappings, true, visit);
+        self.marks_are_lost = result.is_err();
+        result
     }
 
     fn collect_untrackable(
@@ -182,14 +212,14 @@ impl WriteProtect {
     }
 
     /// Of `sent`, what is mapped and neither in memory nor in swap. Asking for what is *not* there
-    /// is ten times cheaper than listing what is, and this is done in the freeze.
+    /// gives a short answer, and this is done in the freeze.
     fn absent(&self, pagemap: &mut Pagemap, sent: &PageSet) -> Result<PageSet, Error> {
         let mut absent = PageSet::new();
         let (Some(first), Some(last)) = (sent.runs().next(), sent.runs().next_back()) else {
             return Ok(absent);
         };
-        let query =
-            Query { none: THERE, any: Categories::NONE, ..there(first.address, last.end()) };
+        let any = Categories::NONE;
+        let query = Query { none: THERE, any, ..there(first.address, last.end()) };
         self.scan(pagemap, &query, &mut |region| {
             absent.extend(sent.within(region.start, region.pages()));
         })?;
@@ -244,7 +274,7 @@ impl Tracker for WriteProtect {
     fn peek(&mut self, mappings: &[Mapping]) -> Result<u64, Error> {
         let mut pagemap = self.pagemap()?;
         let mut pages = 0;
-        self.scan(&mut pagemap, &self.written(mappings), &mut |region| pages += region.pages())?;
+        self.visit_written(&mut pagemap, mappings, false, &mut |run| pages += run.pages)?;
         let untracked = self.untracked(&mut pagemap, mappings)?;
         Ok(pages + untracked.iter().map(Region::pages).sum::<u64>())
     }
@@ -271,6 +301,24 @@ impl Drop for WriteProtect {
     fn drop(&mut self) {
         for run in self.registered.runs() {
             let _gone = uffd::unregister(self.userfaultfd.as_fd(), run.address, run.end());
+        }
+    }
+}
+
+/// Ranges by rising address, of which near ones are joined: a short range costs less to scan than
+/// another system call.
+#[derive(Debug, Default)]
+struct Suspects(Vec<Run>);
+
+const GAP_BYTES_MAX: u64 = 64 * super::PAGE_BYTES;
+
+impl Suspects {
+    fn push(&mut self, region: Region) {
+        match self.0.last_mut() {
+            Some(last) if region.start - last.end() <= GAP_BYTES_MAX => {
+                *last = Run::covering(last.address, region.end);
+            }
+            _ => self.0.push(Run::covering(region.start, region.end)),
         }
     }
 }
