@@ -76,3 +76,41 @@ impl Moved {
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = r#"{"event":"phase","name":"rounds"}
+{"event":"round","round":1,"pages":7,"bytes":28672}
+{"event":"refusal","object":"fd 7","reason":"is a tty","advice":"Close it."}
+{"event":"failure","chain":["send","reset"],"runs_on":"source"}
+{"event":"summary","downtime_ms":7}
+"#;
+
+    fn moved(status: Status, said: &str) -> Result<Moved> {
+        let directory = tempfile::tempdir()?;
+        let [stdout, stderr] = ["out", "err"].map(|name| directory.path().join(name));
+        fs::write(&stdout, said)?;
+        fs::write(&stderr, "it said so")?;
+        Moved::read(status, &Started { pid: 1, stdout, stderr }, 5)
+    }
+
+    #[test]
+    fn events_are_found_by_their_kind() {
+        let moved = moved(Status::Exited(0), SAID).unwrap();
+        assert_eq!(moved.named("round").count(), 1);
+        assert_eq!(moved.refusals(), ["fd 7 | is a tty | Close it."]);
+        assert_eq!(moved.failure(), r#"["send","reset"]"#);
+        assert_eq!(moved.summary().unwrap()["downtime_ms"], 7);
+        assert!(moved.success().is_ok());
+    }
+
+    #[test]
+    fn any_other_end_is_no_success_and_tells_the_story() {
+        let failed = moved(Status::Exited(exit::FAILED), SAID).unwrap().success().unwrap_err();
+        assert!(failed.to_string().contains("reset") && failed.to_string().contains("it said so"));
+        assert!(moved(Status::Killed(9), SAID).is_err());
+        assert!(moved(Status::Exited(0), "not json\n").is_err());
+    }
+}

@@ -3,9 +3,18 @@
 /// The environment variable that holds the factor, between 0 and 1.
 pub const FACTOR: &str = "MIGRATE_TEST_SCALE";
 
+/// The environment variable that asks for a long run; `cargo xtask test --long` sets it.
+pub const LONG: &str = "MIGRATE_TEST_LONG";
+
 /// `full` scaled, but never below `least`, where a test would no longer test anything.
 pub fn scaled(full: u32, least: u32) -> u32 {
     scaled_by(factor(), full, least)
+}
+
+/// How often a test does something again: ten times, more in a long run, less in a scaled one.
+pub fn repetitions() -> u32 {
+    let is_long = std::env::var_os(LONG).is_some();
+    scaled(if is_long { 50 } else { 10 }, 1)
 }
 
 fn factor() -> f64 {

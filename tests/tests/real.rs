@@ -1,4 +1,4 @@
-//! Real programs at work, ten times there and back, each proving its state after every move.
+//! Real programs at work, ten times there and back (in a long run fifty), each proving its state after every move.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -8,7 +8,7 @@ use tests::build::Build;
 use tests::host_init::Status;
 use tests::hosts::{Host, TwoHosts};
 use tests::redis::server::{self, RunningWriter};
-use tests::scale::scaled;
+use tests::scale::{repetitions, scaled};
 use tests::workload::{SOURCES, Workload};
 use tests::{place, say, wait};
 
@@ -19,7 +19,7 @@ fn ten_times(
     options: &[&str],
     prove: impl Fn(&Host) -> Result<()>,
 ) -> Result<()> {
-    for round in 1..=scaled(10, 1) {
+    for round in 1..=repetitions() {
         for (from, to) in [(&hosts.a, &hosts.b), (&hosts.b, &hosts.a)] {
             let moved = hosts.migrate(pid, from, to, options)?;
             let story = format!("round {round} to {}: {}", to.name(), moved.story());

@@ -1,5 +1,8 @@
 //! What cannot be moved: refused with the object's name, and the source's process is as it was, to
 //! the last descriptor and mapping.
+//!
+//! Two hosts on one machine have one processor, and there is one protocol version: what a missing
+//! processor feature or another version leads to is proven where `protocol` negotiates.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -218,19 +221,6 @@ fn a_destination_with_too_little_memory() -> Result<()> {
     let names = ["memory"];
     let attempt = Attempt { hosts: &hosts, pid: heart.pid, to: "hostb", names: &names };
     expect_refusals(&attempt.is_refused()?)
-}
-
-#[test]
-fn a_destination_whose_processor_lacks_a_feature() -> Result<()> {
-    let reason =
-        "two hosts on one machine have one processor; the negotiation's own tests lie to it";
-    Ok(say::skip("refusals a_destination_whose_processor_lacks_a_feature", reason)?)
-}
-
-#[test]
-fn a_destination_with_another_protocol_version() -> Result<()> {
-    let reason = "there is only one version yet; the protocol's own tests invent others";
-    Ok(say::skip("refusals a_destination_with_another_protocol_version", reason)?)
 }
 
 #[test]

@@ -3,17 +3,17 @@
 use crate::command::{self, cargo, say};
 use crate::{install, test};
 use anyhow::Result;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-pub(crate) fn run(long: bool) -> Result<()> {
+pub(crate) fn run(long: bool) -> Result<ExitCode> {
     install::for_building()?;
     command::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     command::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     if long {
         check_dependencies()?;
-        test::run(None, true)?;
+        return test::run(None, true);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Where tools are installed that only this command uses.

@@ -10,6 +10,7 @@ mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Checks, tests and shows the project")]
@@ -42,11 +43,11 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     std::env::set_current_dir(command::workspace()?)?;
     match Arguments::parse().task {
         Task::Check { long } => check::run(long),
         Task::Test { filter, long } => test::run(filter.as_deref(), long),
-        Task::Demo { mib } => demo::run(mib),
+        Task::Demo { mib } => demo::run(mib).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -23,11 +23,11 @@ impl AddAssign for Counts {
 impl Counts {
     /// Reads the closing line of `cargo test` (one for each test program) or of `cargo nextest`.
     pub(crate) fn in_line(line: &str) -> Option<Self> {
-        let line = line.trim();
+        // Only at the start of a line: nextest repeats, indented, what a failed test said.
         if let Some(result) = line.strip_prefix("test result: ") {
             return Some(Self::words(result, ';', "ignored"));
         }
-        let (_, tests) = line.strip_prefix("Summary [")?.split_once("run: ")?;
+        let (_, tests) = line.trim_start().strip_prefix("Summary [")?.split_once("run: ")?;
         // What a filter has left out is "skipped" to nextest and nothing to us.
         Some(Self::words(tests, ',', "not counted"))
     }
@@ -87,14 +87,16 @@ mod tests {
         let line =
             "     Summary [  65.661s] 95 tests run: 94 passed (1 slow), 1 timed out, 0 skipped";
         assert_eq!(Counts::in_line(line), counts(94, 1, 0));
+        let repeated = "    test result: FAILED. 0 passed; 1 failed; 0 ignored; finished in 0.05s";
+        assert_eq!(Counts::in_line(repeated), None);
         assert_eq!(Counts::in_line("test fifo::goes ... ok"), None);
     }
 
     #[test]
     fn what_said_that_it_did_not_run_is_not_passed() {
-        let counts = Counts { passed: 10, failed: 1, skipped: 0 }.with_skips(2);
-        assert_eq!(counts.to_string(), "9 tests run: 8 passed, 1 failed, 2 skipped");
-        let line = counts.closing(Duration::from_millis(1500));
+        let run = Counts { passed: 10, failed: 1, skipped: 0 }.with_skips(2);
+        assert_eq!(run.to_string(), "9 tests run: 8 passed, 1 failed, 2 skipped");
+        let line = run.closing(Duration::from_millis(1500));
         assert_eq!(Counts::in_line(&line), counts(8, 1, 0));
     }
 }
