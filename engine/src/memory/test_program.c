@@ -119,7 +119,7 @@ static void mode_syscalls(void) {
 }
 
 static void mode_fork(void) {
-    for (unsigned long p = 0; p < pages; p += 5) check("before fork", p);
+    for (unsigned long p = 0; p < pages / 4; p += 5) check("before fork", p);
     for (int round = 0; round < 8; round++) {
         pid_t child = fork();
         must(child >= 0, "fork");
@@ -129,7 +129,7 @@ static void mode_fork(void) {
             if (round == 3) { int s; wait(&s); must(s == 0, "grandchild"); }
             _exit(0);
         }
-        for (unsigned long p = round; p < pages; p += 8) check("parent", p);
+        for (unsigned long p = pages * round / 8; p < pages * (round + 1) / 8; p++) check("parent", p);
     }
     for (int i = 0; i < 8; i++) { int status; wait(&status); must(status == 0, "child"); }
     check_all("after fork", 3);
