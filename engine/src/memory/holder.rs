@@ -38,6 +38,7 @@ mod tag {
     pub(super) const HOLD: u8 = b'h';
     pub(super) const WATCH: u8 = b'w';
     pub(super) const CGROUP: u8 = b'c';
+    pub(super) const NOTE: u8 = b'n';
     pub(super) const RELEASE: u8 = b'r';
     /// From the holder: it listens, or it has handed over everything.
     pub(super) const READY: u8 = b'.';
@@ -50,11 +51,15 @@ pub struct Holder {
     pid: i32,
 }
 
-/// A descriptor as it was given to [`Holder::hold`].
+/// What an agent left with its holder, in the order in which it was left.
 #[derive(Debug)]
-pub struct Held {
-    pub name: String,
-    pub fd: OwnedFd,
+pub enum Kept {
+    Held {
+        name: String,
+        fd: OwnedFd,
+    },
+    /// Something that the successor must know, as it was given to [`Holder::note`].
+    Note(String),
 }
 
 impl Holder {
@@ -72,21 +77,25 @@ impl Holder {
 
     /// Takes over from an agent that died: everything it held, and the place of its guard.
     /// ECONNREFUSED or ENOENT when there is no holder, ECONNRESET when its agent still lives.
-    pub fn take_over(path: &Path) -> Result<(Self, Vec<Held>), Error> {
+    pub fn take_over(path: &Path) -> Result<(Self, Vec<Kept>), Error> {
         let object = || Object::File { path: path.display().to_string() };
         let socket = call(path).on("connect to the holder at", object)?;
         let pid = getsockopt(&socket, sockopt::PeerCredentials)
             .on("look at the holder at", object)?
             .pid();
         let holder = Self { socket, pid };
-        let mut held = Vec::new();
+        let mut kept = Vec::new();
         loop {
             let (bytes, fd) = holder.receive()?;
             match (bytes.split_first(), fd) {
                 (Some((&tag::HOLD, name)), Some(fd)) => {
-                    held.push(Held { name: String::from_utf8_lossy(name).into_owned(), fd });
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    kept.push(Kept::Held { name, fd });
                 }
-                (Some((&tag::READY, _)), _) => return Ok((holder, held)),
+                (Some((&tag::NOTE, text)), None) => {
+                    kept.push(Kept::Note(String::from_utf8_lossy(text).into_owned()));
+                }
+                (Some((&tag::READY, _)), _) => return Ok((holder, kept)),
                 _ => {
                     return Err(Error::invalid(
                         "understand",
@@ -101,6 +110,11 @@ impl Holder {
     /// Keeps a duplicate of this userfaultfd from now on. The name is for the successor.
     pub fn hold(&self, name: &str, uffd: &impl AsFd) -> Result<(), Error> {
         self.say(tag::HOLD, name, Some(uffd.as_fd()))
+    }
+
+    /// Keeps a line of at most 500 bytes for the successor.
+    pub fn note(&self, text: &str) -> Result<(), Error> {
+        self.say(tag::NOTE, text, None)
     }
 
     /// This process is to be killed with its descendants when nobody takes over.

@@ -20,6 +20,7 @@
 mod eager;
 mod latency;
 mod layout;
+mod ledger;
 mod retire;
 mod server;
 mod space;
@@ -32,11 +33,10 @@ pub use latency::Latencies;
 pub use statistics::Statistics;
 
 use crate::error::{Error, Object, OnObject as _};
-use crate::memory::holder::Holder;
+use crate::memory::holder::{Holder, Kept};
 use crate::memory::page_set::{PAGE_BYTES, PageSet, Run};
 use crate::sys;
 use crate::sys::uffd_missing::MissingUffd;
-use layout::Layout;
 use server::{CHANGING_WAIT, Outcome, Shared};
 use space::{Content, Progress, Space};
 use state::State;
@@ -66,8 +66,6 @@ pub struct LazySpace {
     /// The source's number for this address space.
     pub space: u32,
     pub pid: i32,
-    /// Created in the process itself by userfaultfd(2), full mode, and taken from it.
-    pub uffd: OwnedFd,
     /// Not present in the process: a stale page here would be taken for the right one.
     pub missing: PageSet,
     /// The private anonymous mappings that contain missing pages.
@@ -84,29 +82,34 @@ pub struct LazyMemory {
 
 impl LazyMemory {
     /// Registers the ranges and starts to serve them. The processes are still stopped; they may
-    /// run as soon as this returns, and not before.
+    /// run as soon as this returns, and not before. Each comes with a userfaultfd that it created
+    /// itself, in full mode and without UFFDIO_API done, and that was taken from it. The holder,
+    /// if there is one, serves this alone and is released when nothing is missing any more.
     pub fn start(
-        spaces: Vec<LazySpace>,
+        spaces: Vec<(LazySpace, OwnedFd)>,
         source: Arc<dyn PageSource>,
         holder: Option<Arc<Holder>>,
     ) -> Result<Self, Error> {
-        let spaces = spaces
-            .into_iter()
-            .map(|space| open(space, holder.as_deref()))
-            .collect::<Result<_, _>>()?;
+        let open = |(space, uffd)| open(space, uffd, holder.as_deref());
+        let spaces = spaces.into_iter().map(open).collect::<Result<_, _>>()?;
         Self::serve(spaces, source, holder)
     }
 
-    /// Goes on where an agent that died has stopped, with the descriptors that the holder kept.
-    /// The programs may be running. `missing` may name pages that came already: they are asked
-    /// for once more and found there; it must not name pages that a program dropped since.
+    /// Goes on where an agent that died has stopped, with what its holder kept. The spaces are as
+    /// they were given to [`LazyMemory::start`]; pages that came since are found in their place.
+    /// The programs are running.
     pub fn resume(
         spaces: Vec<LazySpace>,
         source: Arc<dyn PageSource>,
-        holder: Option<Arc<Holder>>,
+        holder: Arc<Holder>,
+        mut kept: Vec<Kept>,
     ) -> Result<Self, Error> {
-        let spaces = spaces.into_iter().map(reopen).collect::<Result<_, _>>()?;
-        Self::serve(spaces, source, holder)
+        let reopen = |space| reopen(space, &mut kept);
+        let mut spaces: Vec<_> = spaces.into_iter().map(reopen).collect::<Result<_, _>>()?;
+        let lazy = || Object::Image { part: "lazy memory".to_owned() };
+        ledger::replay(&mut spaces, kept).on("take over", lazy)?;
+        spaces.iter().try_for_each(Space::wake_all).on("wake the faults of", lazy)?;
+        Self::serve(spaces, source, Some(holder))
     }
 
     fn serve(
@@ -248,48 +251,29 @@ impl Drop for LazyMemory {
     }
 }
 
-fn open(lazy: LazySpace, holder: Option<&Holder>) -> Result<Space, Error> {
+fn open(lazy: LazySpace, uffd: OwnedFd, holder: Option<&Holder>) -> Result<Space, Error> {
     let pid = lazy.pid;
     let process = || Object::Process { pid };
     let ranges: PageSet = lazy.ranges.iter().copied().collect();
     if !lazy.missing.difference(&ranges).is_empty() {
         return Err(Error::invalid("make lazy", process(), "a missing page lies in no range"));
     }
-    let uffd = MissingUffd::new(lazy.uffd).on("make lazy", process)?;
+    let uffd = MissingUffd::new(uffd).on("make lazy", process)?;
     uffd.handshake().on("agree on a userfaultfd with", process)?;
     if let Some(holder) = holder {
-        holder.hold(&format!("space {}", lazy.space), &uffd)?;
+        holder.hold(&space::name_of(lazy.space), &uffd)?;
     }
     for run in &lazy.ranges {
         let mapping = || Object::Mapping { pid, start: run.address, end: run.end() };
         uffd.register(run.address, run.bytes()).on("register for lazy pages", mapping)?;
     }
-    Ok(space(lazy.space, pid, uffd, &lazy.ranges, lazy.missing, lazy.wiped_on_fork))
+    Ok(Space::new(lazy, uffd))
 }
 
-/// A fault that the dead agent read is delivered again only when its thread looks again.
-fn reopen(lazy: LazySpace) -> Result<Space, Error> {
-    let pid = lazy.pid;
-    let process = || Object::Process { pid };
-    let uffd = MissingUffd::new(lazy.uffd).on("make lazy", process)?;
-    for run in &lazy.ranges {
-        uffd.wake(run.address, run.bytes()).on("wake the faults of", process)?;
-    }
-    Ok(space(lazy.space, pid, uffd, &lazy.ranges, lazy.missing, lazy.wiped_on_fork))
-}
-
-fn space(
-    number: u32,
-    pid: i32,
-    uffd: MissingUffd,
-    ranges: &[Run],
-    missing: PageSet,
-    wiped_on_fork: PageSet,
-) -> Space {
-    let mut space = Space::new(number, Arc::new(uffd), Layout::unmoved(ranges), missing);
-    space.pid = Some(pid);
-    space.wiped_on_fork = wiped_on_fork;
-    space
+fn reopen(lazy: LazySpace, kept: &mut Vec<Kept>) -> Result<Space, Error> {
+    let process = || Object::Process { pid: lazy.pid };
+    let uffd = ledger::take_held(kept, lazy.space).on("take over", process)?;
+    Ok(Space::new(lazy, uffd))
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ static void mode_syscalls(void) {
 }
 
 static void mode_fork(void) {
-    for (unsigned long p = 0; p < pages; p += 5) check("before fork", p);
+    for (unsigned long p = 0; p < pages / 4; p += 5) check("before fork", p);
     for (int round = 0; round < 8; round++) {
         pid_t child = fork();
         must(child >= 0, "fork");
@@ -129,7 +129,7 @@ static void mode_fork(void) {
             if (round == 3) { int s; wait(&s); must(s == 0, "grandchild"); }
             _exit(0);
         }
-        for (unsigned long p = round; p < pages; p += 8) check("parent", p);
+        for (unsigned long p = pages * round / 8; p < pages * (round + 1) / 8; p++) check("parent", p);
     }
     for (int i = 0; i < 8; i++) { int status; wait(&status); must(status == 0, "child"); }
     check_all("after fork", 3);
@@ -253,6 +253,64 @@ static void mode_holes(void) {
         else check("was", p);
 }
 
+// Drops, moves and replaces pages unseen, leaves most alone, and looks at all of them at the end,
+// together with a child that was forked in the middle.
+static char *change(unsigned long from, unsigned long to, char *room) {
+    for (unsigned long p = from; p + 64 <= to; p += 64) {
+        must(!madvise(base + p * PAGE, 8 * PAGE, MADV_DONTNEED), "madvise");
+        char *there = room + p * PAGE;
+        must(mremap(base + (p + 8) * PAGE, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, there) == there, "mremap");
+        must(mmap(base + (p + 16) * PAGE, 8 * PAGE, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED, "mmap");
+    }
+    return room;
+}
+static void look_at_changed(const char *who, unsigned long from, unsigned long to, char *room) {
+    for (unsigned long p = from; p + 64 <= to; p += 64)
+        for (unsigned long i = 0; i < 64; i++) {
+            if (i < 8 || (i >= 16 && i < 24)) check_zero(who, at(base, p + i), p + i);
+            else if (i < 16) check_page(who, at(room + p * PAGE, i - 8), (uint64_t)base + (p + i) * PAGE, p + i);
+            else check(who, p + i);
+        }
+}
+static void mode_changes(void) {
+    unsigned long half = pages / 128 * 64;
+    char *room = mmap(0, pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int ends[2];
+    must(!pipe(ends), "pipe");
+    change(0, half, room);
+    pid_t child = fork();
+    if (!child) {
+        char byte;
+        must(read(ends[0], &byte, 1) == 1, "read");
+        look_at_changed("child", 0, half, room);
+        for (unsigned long p = half; p < pages; p++) check("child", p);
+        _exit(0);
+    }
+    change(half, pages, room);
+    say("wait");
+    expect("look");
+    must(write(ends[1], "", 1) == 1, "write");
+    look_at_changed("parent", 0, half, room);
+    look_at_changed("parent", half, pages, room);
+    int status;
+    must(wait(&status) == child && status == 0, "child");
+}
+
+// The second half is not for children (madvise(2), MADV_WIPEONFORK; asked for before "go").
+static void mode_wipe(void) {
+    pid_t child = fork();
+    if (!child) {
+        for (unsigned long p = 0; p < pages; p++)
+            if (p < pages / 2) check("inherited", p);
+            else check_zero("wiped", at(base, p), p);
+        _exit(0);
+    }
+    int status;
+    must(wait(&status) == child && status == 0, "child");
+    check_all("parent", 8);
+}
+
 // Walks over its pages for ever, and says when it has seen them all.
 static void mode_walk(void) {
     check_all("walk", 5);
@@ -280,7 +338,7 @@ static void mode_areas(void) {
 static const struct { const char *name; void (*run)(void); } modes[] = {
     {"random", mode_random}, {"sequential", mode_sequential}, {"syscalls", mode_syscalls},
     {"fork", mode_fork}, {"dontneed", mode_dontneed}, {"mremap", mode_mremap}, {"munmap", mode_munmap},
-    {"mprotect", mode_mprotect}, {"storm", mode_storm}, {"holes", mode_holes}, {"walk", mode_walk}, {"family", mode_family}, {"areas", mode_areas},
+    {"mprotect", mode_mprotect}, {"storm", mode_storm}, {"holes", mode_holes}, {"wipe", mode_wipe}, {"changes", mode_changes}, {"walk", mode_walk}, {"family", mode_family}, {"areas", mode_areas},
 };
 
 int main(int argc, char **argv) {
@@ -290,6 +348,8 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "areas")) {
         base = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         must(base != MAP_FAILED, "mmap");
+        if (!strcmp(argv[1], "wipe"))
+            must(!madvise(base + pages / 2 * PAGE, pages / 2 * PAGE, MADV_WIPEONFORK), "wipe");
         int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
         must(uffd >= 0, "userfaultfd");
         printf("serve %d %p\n", uffd, base);

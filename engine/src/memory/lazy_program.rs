@@ -44,8 +44,9 @@ impl Program {
         assert_eq!(self.hear(), line, "from the program");
     }
 
+    /// A program that has ended does not listen; what it said last tells more than this could.
     pub(crate) fn say(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("the program listens");
+        let _ = writeln!(self.input, "{line}");
     }
 
     pub(crate) fn pidfd(&self) -> OwnedFd {

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(30);
 fn plays_its_part_when_it_is_given_one() {
     match std::env::var("HOLDER_TEST_PART").as_deref() {
         Ok("holder") => {
-            drop(run(Path::new(&variable("SOCKET")), grace()).expect("holding goes well"))
+            run(Path::new(&variable("SOCKET")), grace()).expect("holding goes well");
         }
         Ok("agent") => serve_for_ever(),
         _ => assert_eq!(std::env::var("HOLDER_TEST_PART"), Err(std::env::VarError::NotPresent)),
@@ -59,8 +59,8 @@ fn serve_for_ever() {
         Arc::new(holder)
     });
     let area = Run { address: hexadecimal(&variable("BASE")), pages: PAGES };
-    let _memory = serve(LazyMemory::start, pid, uffd, area, holder);
-    std::io::stdout().write_all(b"\nserving\n").expect("the test listens");
+    let _memory = serve(|source| LazyMemory::start(vec![(space(pid, area), uffd)], source, holder));
+    io::stdout().write_all(b"\nserving\n").expect("the test listens");
     thread::sleep(LONG);
 }
 
@@ -72,29 +72,16 @@ impl PageSource for Source {
     }
 }
 
-type Start =
-    fn(Vec<LazySpace>, Arc<dyn PageSource>, Option<Arc<Holder>>) -> Result<LazyMemory, Error>;
-
-/// Every page of the area is missing and comes a little after it was asked for.
-fn serve(
-    start: Start,
-    pid: i32,
-    uffd: OwnedFd,
-    area: Run,
-    holder: Option<Arc<Holder>>,
-) -> Arc<LazyMemory> {
+/// Every page of the area is missing.
+fn space(pid: i32, area: Run) -> LazySpace {
     let missing: PageSet = [area].into_iter().collect();
-    let space = LazySpace {
-        space: 1,
-        pid,
-        uffd,
-        missing,
-        ranges: vec![area],
-        wiped_on_fork: PageSet::new(),
-    };
+    LazySpace { space: 1, pid, missing, ranges: vec![area], wiped_on_fork: PageSet::new() }
+}
+
+/// A page comes a little after it was asked for.
+fn serve(start: impl FnOnce(Arc<Source>) -> Result<LazyMemory, Error>) -> Arc<LazyMemory> {
     let (requests, asked) = channel();
-    let source = Arc::new(Source(Mutex::new(requests)));
-    let memory = Arc::new(start(vec![space], source, holder).expect("lazy memory starts"));
+    let memory = Arc::new(start(Arc::new(Source(Mutex::new(requests)))).expect("it starts"));
     let answering = Arc::clone(&memory);
     thread::spawn(move || {
         while let Ok(run) = asked.recv() {
@@ -159,7 +146,7 @@ impl Scene {
         }
     }
 
-    fn take_over(&self) -> (Holder, Vec<Held>) {
+    fn take_over(&self) -> (Holder, Vec<Kept>) {
         let limit = Instant::now() + LONG;
         loop {
             match Holder::take_over(&self.path()) {
@@ -211,26 +198,48 @@ fn without_a_holder_the_same_death_reads_zeros() {
     assert!(words[0].ends_with("holds 0"), "{words:?}");
 }
 
-#[test]
-fn a_successor_goes_on_where_the_agent_died() {
-    let mut scene = Scene::new("random", true, LONG);
-    thread::sleep(Duration::from_millis(10));
+/// The test itself is the successor: it serves faults, pushes everything, and hears the program
+/// out. What the dead agent brought is pushed once more and does no harm.
+fn goes_on_with_a_successor(mode: &str, killed: impl Fn(&mut Scene), last_words: &[&str]) {
+    let mut scene = Scene::new(mode, true, LONG);
+    killed(&mut scene);
     scene.kill_agent();
-    let (holder, held) = scene.take_over();
-    assert_eq!(held.iter().map(|held| &held.name[..]).collect::<Vec<_>>(), ["space 1"]);
-    let uffd = held.into_iter().next().unwrap().fd;
-    let pid = scene.program.pid();
-    let memory = serve(LazyMemory::resume, pid, uffd, scene.area, Some(Arc::new(holder)));
-    // What the dead agent had brought is not asked for again, so the push brings the rest.
+    let (holder, kept) = scene.take_over();
+    let spaces = vec![space(scene.program.pid(), scene.area)];
+    let memory = serve(|source| LazyMemory::resume(spaces, source, Arc::new(holder), kept));
     for at in (scene.area.address..scene.area.end()).step_by(1 << 16) {
         let run = Run::covering(at, scene.area.end().min(at + (1 << 16)));
         memory.deliver(1, at, &pattern(run)).unwrap();
     }
     assert!(memory.wait(LONG).unwrap());
+    scene.program.say("look");
     let (words, status) = scene.last_words();
-    assert_eq!(words, ["ok"]);
+    assert_eq!(words, last_words);
     assert!(status.success());
     wait_for_the_end_of_the_holder(&scene.path());
+}
+
+fn early(_: &mut Scene) {
+    thread::sleep(Duration::from_millis(10));
+}
+
+fn when_it_waits(scene: &mut Scene) {
+    scene.program.expect("wait");
+}
+
+#[test]
+fn a_successor_goes_on_where_the_agent_died() {
+    goes_on_with_a_successor("random", early, &["ok"]);
+}
+
+#[test]
+fn a_successor_knows_what_the_program_and_its_child_dropped_and_moved() {
+    goes_on_with_a_successor("changes", when_it_waits, &["ok"]);
+}
+
+#[test]
+fn a_successor_serves_the_children_too() {
+    goes_on_with_a_successor("fork", early, &["ok"]);
 }
 
 /// It closes its door when it ends.
@@ -255,7 +264,6 @@ fn nobody_takes_over_from_an_agent_that_lives() {
 fn a_successor_that_dies_as_well_leaves_a_holder_behind() {
     let mut scene = Scene::new("walk", true, Duration::from_millis(200));
     scene.kill_agent();
-    let (holder, held) = scene.take_over();
-    drop((holder, held)); // gone without having released anything
+    drop(scene.take_over()); // gone without having released anything
     assert_eq!(scene.last_words().1.signal(), Some(libc::SIGKILL));
 }

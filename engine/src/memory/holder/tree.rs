@@ -1,6 +1,6 @@
 //! The processes that must die before their userfaultfds are closed.
 
-use super::Held;
+use super::Kept;
 use crate::sys;
 use crate::sys::uffd_missing::{MissingUffd, Placed};
 use nix::fcntl::{OFlag, openat};
@@ -25,12 +25,12 @@ pub(super) struct Tree {
 impl Tree {
     /// Returns when no address space that one of these serves exists any more. A process that
     /// cannot be killed keeps us here, and waits for its pages: blocked is better than wrong.
-    pub(super) fn kill(&self, held: &[Held]) {
+    pub(super) fn kill(&self, kept: &[Kept]) {
         let mut pause = LOOK_AGAIN;
         let descendants = descendants(&self.processes);
         loop {
             self.kill_once(&descendants);
-            if held.iter().all(is_gone) {
+            if kept.iter().all(is_gone) {
                 return;
             }
             thread::sleep(pause);
@@ -93,8 +93,38 @@ fn kill_cgroup(directory: &OwnedFd) {
 }
 
 /// Whether the memory that this descriptor serves is gone. What cannot say is not waited for.
-fn is_gone(held: &Held) -> bool {
-    let probe =
-        held.fd.try_clone().and_then(MissingUffd::new).and_then(|uffd| uffd.probe(0x1000_0000));
+fn is_gone(kept: &Kept) -> bool {
+    let Kept::Held { fd, .. } = kept else { return true };
+    let probe = fd.try_clone().and_then(MissingUffd::new).and_then(|uffd| uffd.probe(0x1000_0000));
     !matches!(probe, Ok(placed) if placed != Placed::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::process::Command;
+
+    #[test]
+    fn everything_in_a_watched_cgroup_dies() {
+        let version_2 = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+        let Some(root) =
+            version_2.iter().find(|root| Path::new(root).join("cgroup.procs").exists())
+        else {
+            eprintln!("no cgroup v2 here: not run");
+            return;
+        };
+        let cgroup = Path::new(root).join(format!("holder-test-{}", std::process::id()));
+        if let Err(cause) = std::fs::create_dir(&cgroup) {
+            eprintln!("no cgroup can be made ({cause}): not run");
+            return;
+        }
+        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+        std::fs::write(cgroup.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+        let cgroups = vec![File::open(&cgroup).unwrap().into()];
+        Tree { processes: Vec::new(), cgroups }.kill(&[]);
+        let status = sleeper.wait().unwrap();
+        std::fs::remove_dir(&cgroup).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+    }
 }

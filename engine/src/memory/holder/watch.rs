@@ -1,7 +1,7 @@
 //! The holder's own life: attended by an agent, orphaned, and its end.
 
 use super::tree::Tree;
-use super::{Held, limit_waits, tag};
+use super::{Kept, limit_waits, tag};
 use crate::error::{Error, Object, OnObject as _};
 use crate::sys;
 use nix::errno::Errno;
@@ -33,7 +33,7 @@ pub fn run(path: &Path, grace: Duration) -> Result<End, Error> {
     let socket = io::stdin().as_fd().try_clone_to_owned().on("take the socket to", host)?;
     let agent = Agent::new(socket).on("watch the agent on", host)?;
     let door = Door::open(path).on("listen for agents at", || file(path))?;
-    let mut keep = Keep { door, held: Vec::new(), tree: Tree::default() };
+    let mut keep = Keep { door, kept: Vec::new(), tree: Tree::default() };
     sys::holder::send(agent.socket.as_fd(), &[tag::READY], None).on("greet the agent on", host)?;
     keep.live(agent, grace).on("hold userfaultfds on", host)
 }
@@ -41,7 +41,7 @@ pub fn run(path: &Path, grace: Duration) -> Result<End, Error> {
 #[derive(Debug)]
 struct Keep {
     door: Door,
-    held: Vec<Held>,
+    kept: Vec<Kept>,
     tree: Tree,
 }
 
@@ -57,7 +57,7 @@ impl Keep {
                 None => break,
             }
         }
-        self.tree.kill(&self.held);
+        self.tree.kill(&self.kept);
         Ok(End::Killed)
     }
 
@@ -94,7 +94,11 @@ impl Keep {
             let Some((bytes, fd)) = message else { return Ok(Attended::Alone) };
             match (bytes.split_first(), fd) {
                 (Some((&tag::HOLD, name)), Some(fd)) => {
-                    self.held.push(Held { name: String::from_utf8_lossy(name).into_owned(), fd });
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    self.kept.push(Kept::Held { name, fd });
+                }
+                (Some((&tag::NOTE, text)), None) => {
+                    self.kept.push(Kept::Note(String::from_utf8_lossy(text).into_owned()));
                 }
                 (Some((&tag::WATCH, _)), Some(fd)) => self.tree.processes.push(fd),
                 (Some((&tag::CGROUP, _)), Some(fd)) => self.tree.cgroups.push(fd),
@@ -125,9 +129,13 @@ impl Keep {
 
     fn hand_over(&self, socket: OwnedFd) -> io::Result<Agent> {
         let agent = Agent::new(socket)?;
-        for held in &self.held {
-            let message = [&[tag::HOLD], held.name.as_bytes()].concat();
-            sys::holder::send(agent.socket.as_fd(), &message, Some(held.fd.as_fd()))?;
+        for kept in &self.kept {
+            let (tag, text, fd) = match kept {
+                Kept::Held { name, fd } => (tag::HOLD, name, Some(fd.as_fd())),
+                Kept::Note(text) => (tag::NOTE, text, None),
+            };
+            let message = [&[tag], text.as_bytes()].concat();
+            sys::holder::send(agent.socket.as_fd(), &message, fd)?;
         }
         sys::holder::send(agent.socket.as_fd(), &[tag::READY], None)?;
         Ok(agent)

@@ -1,5 +1,6 @@
 //! One address space in the lazy phase: what it still misses, and who waits in it.
 
+use super::LazySpace;
 use super::layout::{Layout, Piece};
 use crate::memory::page_set::{PAGE_BYTES, PageSet, Run};
 use crate::sys::uffd_missing::{MissingUffd, Placed};
@@ -10,6 +11,8 @@ use std::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Space {
+    /// By which the holder knows it.
+    pub(super) name: String,
     /// The number by which the source knows these pages; a forked child's are its parent's.
     pub(super) origin: u32,
     /// Not known for a child that was forked in the lazy phase.
@@ -54,16 +57,28 @@ pub(super) enum Progress {
 }
 
 impl Space {
-    pub(super) fn new(
+    /// `ranges` are registered; everything lies where it lay at the source.
+    pub(super) fn new(lazy: LazySpace, uffd: MissingUffd) -> Self {
+        let layout = Layout::unmoved(&lazy.ranges);
+        Self {
+            pid: Some(lazy.pid),
+            wiped_on_fork: lazy.wiped_on_fork,
+            ..Self::bare(name_of(lazy.space), lazy.space, uffd, layout, lazy.missing)
+        }
+    }
+
+    fn bare(
+        name: String,
         origin: u32,
-        uffd: Arc<MissingUffd>,
+        uffd: MissingUffd,
         layout: Layout,
         missing: PageSet,
     ) -> Self {
         Self {
+            name,
             origin,
             pid: None,
-            uffd,
+            uffd: Arc::new(uffd),
             layout,
             missing,
             wiped_on_fork: PageSet::new(),
@@ -76,12 +91,18 @@ impl Space {
     }
 
     /// A child shares with its parent what is there, and misses what its parent misses.
-    pub(super) fn fork(&self, uffd: Arc<MissingUffd>) -> Self {
+    pub(super) fn fork(&self, name: String, uffd: MissingUffd) -> Self {
         let missing = self.missing.difference(&self.wiped_on_fork);
-        let mut child = Self::new(self.origin, uffd, self.layout.clone(), missing);
-        child.wiped_on_fork = self.wiped_on_fork.clone();
-        child.moved_in = self.moved_in.clone();
-        child
+        Self {
+            wiped_on_fork: self.wiped_on_fork.clone(),
+            moved_in: self.moved_in.clone(),
+            ..Self::bare(name, self.origin, uffd, self.layout.clone(), missing)
+        }
+    }
+
+    /// Whoever waits looks again: a fault that a dead agent had read is delivered once more.
+    pub(super) fn wake_all(&self) -> io::Result<()> {
+        self.layout.pieces().try_for_each(|piece| self.uffd.wake(piece.local, piece.bytes))
     }
 
     /// The page of the source that belongs here and has not come yet.
@@ -230,6 +251,11 @@ impl Space {
         self.doubtful_unmaps.clear();
         self.retired = true;
     }
+}
+
+/// What the holder knows a space of the source by.
+pub(super) fn name_of(space: u32) -> String {
+    format!("space {space}")
 }
 
 fn index(bytes: u64) -> usize {

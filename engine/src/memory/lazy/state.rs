@@ -4,6 +4,7 @@
 //! that a page is still wanted and its copy, no event may be read. The program is let go on by
 //! reading, and what it dropped then must not come back.
 
+use super::ledger::{Change, name_of_child};
 use super::space::{Content, Progress, Space, Tally};
 use super::statistics::Statistics;
 use crate::memory::holder::Holder;
@@ -121,22 +122,34 @@ impl State {
     }
 
     fn handle(&mut self, index: usize, event: Event, said: &mut Vec<Said>) -> io::Result<()> {
-        let space = &mut self.spaces[index];
-        let dropped = match event {
+        let change = match event {
             Event::Fault { address } => return self.fault(index, address, said),
             Event::Fork { child } => {
                 self.fork(index, child);
                 return Ok(());
             }
-            Event::Remove { start, end } => space.remove(start, end),
-            Event::Remap { from, to, bytes } => space.remap(from, to, bytes),
             Event::Unmap { start, end } => {
-                space.doubtful_unmaps.push((start, end));
+                self.spaces[index].doubtful_unmaps.push((start, end));
                 return self.settle_unmaps(index, said);
             }
+            Event::Remove { start, end } => Change::Remove { start, end },
+            Event::Remap { from, to, bytes } => Change::Remap { from, to, bytes },
         };
-        self.tell_unwanted(index, dropped, said);
+        self.change(index, change, said);
         Ok(())
+    }
+
+    /// The program changed its layout. A holder that is gone is no reason to stop serving.
+    fn change(&mut self, index: usize, change: Change, said: &mut Vec<Said>) {
+        let space = &mut self.spaces[index];
+        if let Some(holder) = &self.holder
+            && change.touches_missing(space)
+            && let Err(error) = holder.note(&change.note(&space.name))
+        {
+            tracing::error!(%error, "a successor will not know what the program changed");
+        }
+        let dropped = change.apply(space);
+        self.tell_unwanted(index, dropped, said);
     }
 
     fn fault(&mut self, index: usize, address: u64, said: &mut Vec<Said>) -> io::Result<()> {
@@ -175,14 +188,13 @@ impl State {
     /// only one, the child would read zeros. A holder that is gone is no reason to stop serving.
     fn fork(&mut self, index: usize, child: MissingUffd) {
         self.statistics.forks += 1;
-        let origin = self.spaces[index].origin;
+        let name = name_of_child(&self.spaces[index].name, self.statistics.forks);
         if let Some(holder) = &self.holder
-            && let Err(error) =
-                holder.hold(&format!("space {origin} forked {}", self.statistics.forks), &child)
+            && let Err(error) = holder.hold(&name, &child)
         {
             tracing::error!(%error, "a forked child has no holder");
         }
-        let child = self.spaces[index].fork(Arc::new(child));
+        let child = self.spaces[index].fork(name, child);
         self.spaces.push(child);
     }
 
@@ -193,8 +205,7 @@ impl State {
             match space.is_still_mapped(start, end)? {
                 Placed::Changing => space.doubtful_unmaps.push((start, end)),
                 Placed::NoMapping => {
-                    let dropped = space.unmap(start, end);
-                    self.tell_unwanted(index, dropped, said);
+                    self.change(index, Change::Unmap { start, end }, said);
                 }
                 Placed::Gone => space.end(),
                 // The move came after the unmap, and has already replaced what lay there.

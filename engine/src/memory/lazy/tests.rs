@@ -43,26 +43,41 @@ impl Lazy {
         Self::with_missing(mode, pages, |_| true)
     }
 
+    fn with_wiped_half(mode: &str, pages: u64) -> Self {
+        let wiped =
+            |area: Run| Run { address: area.address + pages / 2 * PAGE_BYTES, pages: pages / 2 };
+        Self::with(mode, pages, |_| true, |area| [wiped(area)].into_iter().collect())
+    }
+
     fn with_missing(mode: &str, pages: u64, missing: fn(u64) -> bool) -> Self {
+        Self::with(mode, pages, missing, |_| PageSet::new())
+    }
+
+    fn with(
+        mode: &str,
+        pages: u64,
+        missing: fn(u64) -> bool,
+        wiped: impl Fn(Run) -> PageSet,
+    ) -> Self {
         let mut program = Program::start(mode, pages);
         let (uffd, area) = program.take_uffd(pages);
         let missing = (0..pages).filter(|page| missing(*page));
         let space = LazySpace {
             space: 7,
             pid: program.pid(),
-            uffd,
             missing: missing
                 .map(|n| Run { address: area.address + n * PAGE_BYTES, pages: 1 })
                 .collect(),
             ranges: vec![area],
-            wiped_on_fork: PageSet::new(),
+            wiped_on_fork: wiped(area),
         };
         let (requests, receiver) = channel();
         let source =
             Arc::new(Source { requests, asked: Mutex::default(), unwanted: Mutex::default() });
         let served = Arc::clone(&source) as Arc<dyn PageSource>;
-        let memory =
-            Arc::new(LazyMemory::start(vec![space], served, None).expect("lazy memory starts"));
+        let memory = Arc::new(
+            LazyMemory::start(vec![(space, uffd)], served, None).expect("lazy memory starts"),
+        );
         answer(receiver, &memory);
         Self { program, memory, source, area }
     }
@@ -175,6 +190,46 @@ fn pages_that_never_were_are_zeros_at_once() {
     let statistics = lazy.finish();
     assert_eq!(statistics.zero_faults, 800);
     assert_eq!(statistics.pages_by_fault, 800);
+}
+
+#[test]
+fn pages_can_turn_out_to_be_zeros() {
+    let _alone = alone();
+    let mut lazy = Lazy::start("holes", 1600);
+    for block in 0..100 {
+        let address = lazy.area.address + block * 16 * PAGE_BYTES;
+        lazy.memory.deliver_zero(7, address, 8).unwrap();
+    }
+    assert_eq!(lazy.memory.missing_pages(), 800);
+    lazy.go();
+    assert_eq!(lazy.finish().pages_by_fault, 800);
+}
+
+#[test]
+fn what_is_wiped_on_fork_is_zeros_in_the_child_alone() {
+    let _alone = alone();
+    let mut lazy = Lazy::with_wiped_half("wipe", 1600);
+    lazy.go();
+    lazy.finish();
+}
+
+#[test]
+fn a_range_without_the_missing_page_is_refused() {
+    let _alone = alone();
+    let mut program = Program::start("random", 10);
+    let (uffd, area) = program.take_uffd(10);
+    let missing = [Run { address: area.end(), pages: 1 }].into_iter().collect();
+    let space = LazySpace {
+        space: 7,
+        pid: program.pid(),
+        missing,
+        ranges: vec![area],
+        wiped_on_fork: PageSet::new(),
+    };
+    let (requests, _) = channel();
+    let source = Source { requests, asked: Mutex::default(), unwanted: Mutex::default() };
+    let error = LazyMemory::start(vec![(space, uffd)], Arc::new(source), None).unwrap_err();
+    assert_eq!(error.to_string(), format!("make lazy process {}", program.pid()));
 }
 
 #[test]
