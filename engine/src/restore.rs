@@ -30,8 +30,8 @@ pub struct Restored {
     stage: Stage,
     /// Job-control stopped processes, which go on being stopped.
     stopped: Vec<i32>,
-    /// What has to be fetched while it runs, a process each.
-    pub lazy: Vec<LazySpace>,
+    /// What has to be fetched while it runs, a process each, with its userfaultfd.
+    pub lazy: Vec<(LazySpace, OwnedFd)>,
     /// How long each step took, for the summary.
     pub timings: Vec<(&'static str, Duration)>,
 }
@@ -168,8 +168,9 @@ impl Restored {
     }
 
     /// Lets the tree run. From here on it is not ours to kill.
-    pub fn run(mut self) -> Result<Vec<LazySpace>, Error> {
-        let lazy = std::mem::take(&mut self.lazy);
+    ///
+    /// Where memory is lazy it must be served already.
+    pub fn run(mut self) -> Result<(), Error> {
         let stubs = std::mem::take(&mut self.stage.stubs);
         let threads: Vec<Stopped> = stubs.into_values().flat_map(|stub| stub.threads).collect();
         // All first: if we die between two of them, none may be killed for it.
@@ -185,7 +186,7 @@ impl Restored {
         for thread in threads {
             result = result.and(thread.release());
         }
-        result.map(|()| lazy)
+        result
     }
 
     /// Gives the tree up: it never ran.

@@ -9,13 +9,16 @@ use crate::memory::mapping_image::{BackingImage, MappingImage};
 use crate::memory::{PAGE_BYTES, PageSet, Run};
 use crate::stage::{Stage, Stub};
 use crate::sys::process::{pidfd_getfd, pidfd_open};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// Since Linux 5.18; plain MADV_DONTNEED refuses locked memory.
 const MADV_DONTNEED_LOCKED: i32 = 24;
 
 /// Drops what is stale, and makes a userfaultfd in every process that lacks pages.
-pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazySpace>, Error> {
+pub(super) fn register(
+    stage: &Stage,
+    image: &TreeImage,
+) -> Result<Vec<(LazySpace, OwnedFd)>, Error> {
     let mut lazy = Vec::new();
     for missing in image.missing.iter().filter(|missing| !missing.runs.is_empty()) {
         let stub = stage.stubs.values().find(|stub| stub.space == missing.space);
@@ -28,7 +31,7 @@ pub(super) fn register(stage: &Stage, image: &TreeImage) -> Result<Vec<LazySpace
     Ok(lazy)
 }
 
-fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazySpace, Error> {
+fn register_process(stub: &Stub, missing: &MissingPages) -> Result<(LazySpace, OwnedFd), Error> {
     let pages = pages_of(missing)?;
     let ranges = ranges_of(stub, &pages)?;
     drop_stale(stub, &pages)?;
@@ -39,19 +42,19 @@ fn register_process(stub: &Stub, missing: &MissingPages) -> Result<LazySpace, Er
     let fd = batch.call("make a userfaultfd in", &object, libc::SYS_userfaultfd, args![flags]);
     let number = i32::try_from(stub.run(&batch)?.raw(fd)).unwrap_or(-1);
     let process = pidfd_open(stub.pid).on("open", || stub.object())?;
-    let uffd =
+    let userfaultfd =
         pidfd_getfd(process.as_fd(), number).on("take the userfaultfd of", || stub.object())?;
     let mut batch = Batch::new();
     batch.call("close our userfaultfd in", &object, libc::SYS_close, args![number]);
     stub.run(&batch)?;
-    Ok(LazySpace {
+    let space = LazySpace {
         pid: stub.pid,
         space: stub.space,
-        uffd,
         missing: pages,
         ranges,
         wiped_on_fork: wiped_on_fork(stub),
-    })
+    };
+    Ok((space, userfaultfd))
 }
 
 fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
