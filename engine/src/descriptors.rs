@@ -16,6 +16,8 @@ mod look;
 mod peers;
 mod table;
 #[cfg(test)]
+mod trees;
+#[cfg(test)]
 pub(crate) mod trip;
 
 use crate::kinds::DescriptionImage;
