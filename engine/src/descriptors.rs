@@ -8,6 +8,7 @@
 //! owners can do, and [`finish`] says who gets signals.
 
 mod capture;
+mod clocks;
 mod create;
 mod examine;
 mod group;

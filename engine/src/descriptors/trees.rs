@@ -150,6 +150,19 @@ fn a_thread_with_a_table_of_its_own_is_refused() {
 }
 
 #[test]
+fn who_gets_the_signal_and_which_comes_back() {
+    use std::os::fd::AsFd as _;
+    let [one, two] = sys::sock::pair(libc::AF_UNIX, libc::SOCK_STREAM).unwrap();
+    let owner = sys::fd::SignalOwner { kind: 1, id: us() };
+    sys::fd::set_signal_owner(one.as_fd(), owner).unwrap();
+    sys::fd::set_owner_signal(one.as_fd(), libc::SIGUSR1).unwrap();
+    let trip = super::trip::round_trip(&[&one, &two]);
+    let [first, second] = trip.after.descriptions[..] else { panic!("two ends") };
+    let signals = (first.owner_type, first.owner, first.owner_signal, second.owner_type);
+    assert_eq!(signals, (1, us(), libc::SIGUSR1, -1));
+}
+
+#[test]
 fn a_process_that_is_gone_is_an_error_that_says_so() {
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();
@@ -175,7 +188,8 @@ fn refused(break_it: impl FnOnce(&mut DescriptorsImage)) -> String {
 #[test]
 fn a_hostile_image_is_an_error_that_names_the_object() {
     assert!(create(&sound(), &Bare).is_ok());
-    let cases: [(&str, fn(&mut DescriptorsImage)); 11] = [
+    type Break = fn(&mut DescriptorsImage);
+    let cases: [(&str, Break); 11] = [
         ("object 0", |image| image.objects[0].kind = "perpetuum mobile".to_owned()),
         ("object 0", |image| image.objects[0].version = 99),
         ("object 0", |image| image.objects[0].version = 0),
