@@ -8,6 +8,7 @@
 //! owners can do, and [`finish`] says who gets signals.
 
 mod capture;
+mod clocks;
 mod create;
 mod examine;
 mod group;
@@ -15,6 +16,8 @@ mod install;
 mod look;
 mod peers;
 mod table;
+#[cfg(test)]
+mod trees;
 #[cfg(test)]
 pub(crate) mod trip;
 

@@ -84,8 +84,17 @@ pub trait Tree {
     /// The `lock` lines in the fdinfo of one descriptor: a POSIX lock belongs to a process, so
     /// two descriptors of one description can have different ones.
     fn lock_lines(&self, pid: i32, fd: i32) -> &[String];
+    /// How far the clocks of a process are ahead of ours.
+    fn clock_shifts(&self, pid: i32) -> ClockShifts;
     /// The shared memory that travels by itself, if this inode is one.
     fn space(&self, device: u64, inode: u64) -> Option<u32>;
+}
+
+/// How far the clocks of a process are ahead of our own, when its time namespace is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockShifts {
+    pub monotonic_ns: i64,
+    pub boottime_ns: i64,
 }
 
 /// What the source adds of its own about each description: its access, flags and offset.

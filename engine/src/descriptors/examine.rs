@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use crate::error::Object;
-use crate::kinds::{Findings, Rules, Seen, Tree, refuse_unclaimed};
+use crate::kinds::{ClockShifts, Findings, Rules, Seen, Tree, refuse_unclaimed};
 use crate::sys;
 
 /// Everything that is in the way, and everything worth telling, of a tree that may be running.
@@ -57,6 +57,10 @@ impl Tree for Judged<'_> {
 
     fn lock_lines(&self, pid: i32, fd: i32) -> &[String] {
         self.table.lock_lines(pid, fd)
+    }
+
+    fn clock_shifts(&self, pid: i32) -> ClockShifts {
+        self.table.clock_shifts(pid)
     }
 
     fn space(&self, device: u64, inode: u64) -> Option<u32> {

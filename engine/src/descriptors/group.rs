@@ -28,8 +28,10 @@ struct Likeness {
 /// The descriptions found so far, by their index in the table.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    alike: HashMap<Likeness, Vec<Member>>,
-    last_at: HashMap<i32, usize>,
+    numbers: HashMap<Likeness, usize>,
+    /// Those that look alike, in kcmp's order.
+    alike: Vec<Vec<Member>>,
+    last_at: HashMap<i32, (usize, Member)>,
 }
 
 /// A description and a descriptor that refers to it.
@@ -43,21 +45,32 @@ impl Groups {
     /// The description that a descriptor refers to; `next` when it is a new one.
     pub(super) fn find(&mut self, looked: &Looked, next: usize) -> io::Result<usize> {
         let seen = &looked.seen;
-        let mine = (seen.pid, seen.fd);
-        let members = self.alike.entry(likeness(looked)).or_default();
-        let found = match probe(members, self.last_at.get(&seen.fd), mine)? {
-            Some(found) => Ok(found),
-            None => search(members, seen, mine)?,
+        let group = self.group(looked);
+        let new = Member { description: next, descriptor: (seen.pid, seen.fd) };
+        let member = match self.probe(group, new.descriptor)? {
+            Some(found) => found,
+            None => find_or_insert(&mut self.alike[group], seen, new)?,
         };
-        let description = match found {
-            Ok(description) => description,
-            Err(place) => {
-                members.insert(place, Member { description: next, descriptor: mine });
-                next
-            }
-        };
-        self.last_at.insert(seen.fd, description);
-        Ok(description)
+        self.last_at.insert(seen.fd, (group, member));
+        Ok(member.description)
+    }
+
+    fn group(&mut self, looked: &Looked) -> usize {
+        let group = *self.numbers.entry(likeness(looked)).or_insert(self.alike.len());
+        if group == self.alike.len() {
+            self.alike.push(Vec::new());
+        }
+        group
+    }
+
+    /// What had the same number in the process before, if it is the same.
+    fn probe(&self, group: usize, mine: (i32, i32)) -> io::Result<Option<Member>> {
+        let Some(&(last_group, last)) = self.last_at.get(&mine.1) else { return Ok(None) };
+        if last_group != group {
+            return Ok(None);
+        }
+        let same = sys::fd::compare_files(mine, last.descriptor)? == Ordering::Equal;
+        Ok(same.then_some(last))
     }
 }
 
@@ -73,29 +86,24 @@ fn likeness(looked: &Looked) -> Likeness {
     }
 }
 
-fn probe(members: &[Member], last: Option<&usize>, mine: (i32, i32)) -> io::Result<Option<usize>> {
-    let Some(&last) = last else { return Ok(None) };
-    let Some(member) = members.iter().find(|member| member.description == last) else {
-        return Ok(None);
-    };
-    let same = sys::fd::compare_files(mine, member.descriptor)? == Ordering::Equal;
-    Ok(same.then_some(last))
-}
-
-/// `Err` is the place where it belongs. A socket has one description only: its inode says all.
-fn search(members: &[Member], seen: &Seen, mine: (i32, i32)) -> io::Result<Result<usize, usize>> {
-    if let (Some(_), Some(only)) = (&seen.socket, members.first()) {
-        return Ok(Ok(only.description));
+fn find_or_insert(alike: &mut Vec<Member>, seen: &Seen, new: Member) -> io::Result<Member> {
+    // A socket has one description only: its inode says all.
+    if let (Some(_), Some(&only)) = (&seen.socket, alike.first()) {
+        return Ok(only);
     }
     let mut failure = None;
-    let found = members.binary_search_by(|member| {
-        sys::fd::compare_files(member.descriptor, mine).unwrap_or_else(|error| {
+    let found = alike.binary_search_by(|member| {
+        sys::fd::compare_files(member.descriptor, new.descriptor).unwrap_or_else(|error| {
             failure = Some(error);
             Ordering::Equal
         })
     });
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(found.map(|at| members[at].description)),
+    match (failure, found) {
+        (Some(error), _) => Err(error),
+        (None, Ok(place)) => Ok(alike[place]),
+        (None, Err(place)) => {
+            alike.insert(place, new);
+            Ok(new)
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! One descriptor, as /proc shows it.
 
+use super::clocks;
 use super::peers::Peers;
 use crate::error::{Error, Object, OnObject as _};
-use crate::kinds::{Seen, SocketSeen};
+use crate::kinds::{ClockShifts, Seen, SocketSeen};
 use crate::sys;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstatat};
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pid: i32,
+    pub(super) clock_shifts: ClockShifts,
     links: OwnedFd,
     infos: OwnedFd,
     handle: OwnedFd,
@@ -33,7 +35,8 @@ impl Process {
         let folder = |name: &str| File::open(format!("/proc/{pid}/{name}")).map(OwnedFd::from);
         let open = || -> io::Result<Self> {
             let handle = sys::fd::pidfd_open(pid, 0)?;
-            Ok(Self { pid, links: folder("fd")?, infos: folder("fdinfo")?, handle })
+            let clock_shifts = clocks::shifts(pid);
+            Ok(Self { pid, clock_shifts, links: folder("fd")?, infos: folder("fdinfo")?, handle })
         };
         open().on("open the descriptors of", || Object::Process { pid })
     }

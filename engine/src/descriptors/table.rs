@@ -4,7 +4,7 @@ use super::group::Groups;
 use super::look::{Looked, Process};
 use super::peers::Peers;
 use crate::error::{Error, OnObject as _};
-use crate::kinds::{KindEntry, ObjectKey, Seen, kind_of};
+use crate::kinds::{ClockShifts, KindEntry, ObjectKey, Seen, kind_of};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -174,6 +174,11 @@ impl Table {
 
     pub(super) fn lock_lines(&self, pid: i32, fd: i32) -> &[String] {
         self.locks.get(&(pid, fd)).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn clock_shifts(&self, pid: i32) -> ClockShifts {
+        let process = self.processes.iter().find(|process| process.pid == pid);
+        process.map_or(ClockShifts::default(), |process| process.clock_shifts)
     }
 
     /// Our own duplicate of a description.

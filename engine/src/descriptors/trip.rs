@@ -7,8 +7,9 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::kinds::{Findings, Making, Rules, Tcp};
 use crate::sys;
-use crate::sys::here::{fork_here, run_here};
+use crate::sys::here::{Child, fork_here, run_here};
 use std::cell::RefCell;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 /// Nothing is refused here: the tests of refusals ask [`describe`].
@@ -28,7 +29,7 @@ fn numbers(fds: &[&dyn AsFd]) -> Vec<i32> {
 
 /// A stage without shared memory.
 #[derive(Debug)]
-struct Bare;
+pub(super) struct Bare;
 
 impl Making for Bare {
     fn open_shared_memory(&self, space: u32, _flags: i32) -> Result<OwnedFd, Error> {
@@ -113,17 +114,7 @@ pub(crate) fn move_after(fds: &[&dyn AsFd], release: impl FnOnce()) -> Move {
     let before = capture_own(fds);
     release();
     let made = make(&before);
-    let child = fork_here(|| {
-        let agent = sys::fd::pidfd_open(nix::unistd::getppid().as_raw(), 0)?;
-        nix::fcntl::fcntl(&agent, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(AGENT))?;
-        let mut batch = Batch::new();
-        install(&before, &made, before.descriptors[0].pid, AGENT, &mut batch)
-            .and_then(|()| connect(&before, before.descriptors[0].pid, &mut batch))
-            .map_err(std::io::Error::other)?;
-        run_here(&batch)
-            .check(&batch)
-            .map_err(|error| std::io::Error::other(format!("{error}: {}", error.source)))
-    });
+    let child = stub(&before, &made, us());
     let after = capture(&Table::of(child.pid(), &numbers).unwrap(), &LENIENT).unwrap();
     Move { before, after }
 }
@@ -154,4 +145,22 @@ pub(crate) fn add_number(epoll: &OwnedFd, number: i32, events: u32, word: u64) {
     let args = crate::args![epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, number, event];
     batch.call("register with", &crate::Object::Host, libc::SYS_epoll_ctl, args);
     run_here(&batch).check(&batch).unwrap();
+}
+
+/// A child of ours that has put the descriptors of one process of an image into its own table, and
+/// has nothing else open.
+pub(super) fn stub(image: &DescriptorsImage, made: &Made, pid: i32) -> Child {
+    fork_here(|| {
+        let agent = sys::fd::pidfd_open(nix::unistd::getppid().as_raw(), 0)?;
+        nix::fcntl::fcntl(&agent, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(AGENT))?;
+        drop(agent);
+        let mut batch = Batch::new();
+        install(image, made, pid, AGENT, &mut batch)
+            .and_then(|()| connect(image, pid, &mut batch))
+            .map_err(io::Error::other)?;
+        batch.try_call(libc::SYS_close, crate::args![AGENT]);
+        let answers = run_here(&batch);
+        let readable = |error: Error| io::Error::other(format!("{error}: {}", error.source));
+        answers.check(&batch).map_err(readable)
+    })
 }

@@ -151,12 +151,14 @@ fn find(seen: &Seen, slot: &Slot, occurrence: u32, tree: &dyn Tree) -> io::Resul
             return Ok(slot.at(pid, slot.number, Now::Registered));
         }
     }
-    let candidates = (0..tree.descriptions().len())
-        .filter(|&other| tree.descriptions()[other].inode == slot.inode && is_it(other));
-    for other in candidates {
-        for &(pid, fd) in tree.descriptors(other).iter().filter(|d| holders.contains(&d.0)) {
-            return Ok(slot.at(pid, fd, now_at(pid, slot.number, tree)));
-        }
+    let inside = |&(pid, fd): &(i32, i32)| {
+        holders.contains(&pid).then(|| slot.at(pid, fd, now_at(pid, slot.number, tree)))
+    };
+    let through = (0..tree.descriptions().len())
+        .filter(|&other| tree.descriptions()[other].inode == slot.inode && is_it(other))
+        .find_map(|other| tree.descriptors(other).iter().find_map(inside));
+    if let Some(registration) = through {
+        return Ok(registration);
     }
     Err(io::Error::other(format!(
         "what was registered as {} is held by no process that has the epoll",

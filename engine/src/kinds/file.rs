@@ -79,8 +79,10 @@ impl Kind for File {
         Ok(Image { removed, locks, ..describe(first.seen) })
     }
 
-    fn outline(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Option<Image>, Error> {
-        Ok((of[0].seen.links > 0).then(|| describe(of[0].seen)))
+    fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
+        let seen = of[0].seen;
+        let travels = seen.links == 0 || is_of_the_tree(seen, tree);
+        Ok((!travels).then(|| describe(seen)))
     }
 
     fn check(outline: &Image, descriptions: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
@@ -137,6 +139,13 @@ fn describe(seen: &Seen) -> Image {
 fn leads_to(seen: &Seen) -> bool {
     let found = std::fs::symlink_metadata(&seen.link);
     found.is_ok_and(|found| (found.dev(), found.ino()) == (seen.device, seen.inode))
+}
+
+/// What /proc shows of a process in the tree is there as soon as the process is.
+fn is_of_the_tree(seen: &Seen, tree: &dyn Tree) -> bool {
+    let process = seen.link.strip_prefix("/proc/").and_then(|rest| rest.split('/').next());
+    let pid = process.and_then(|process| process.parse().ok());
+    pid.is_some_and(|pid| tree.contains_process(pid))
 }
 
 fn examine_locks(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {

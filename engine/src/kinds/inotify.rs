@@ -112,7 +112,7 @@ fn watches(seen: &Seen) -> io::Result<Vec<Watch>> {
 }
 
 /// "wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1
-/// f_handle:7e9e0000640d1b6c", all but the first hexadecimal: proc(5).
+/// f_handle:7e9e0000640d1b6c", all hexadecimal: proc(5).
 fn watch(line: &str) -> io::Result<Watch> {
     let field = |name: &str| {
         line.split_whitespace()
@@ -122,7 +122,7 @@ fn watch(line: &str) -> io::Result<Watch> {
     let hexadecimal = |name: &str| {
         u64::from_str_radix(field(name)?, 16).map_err(|_| io::Error::other(format!("bad {name}")))
     };
-    let number = field("wd")?.parse().map_err(|_| io::Error::other("bad wd"))?;
+    let number = i32::try_from(hexadecimal("wd")?).map_err(io::Error::other)?;
     let kind = i32::try_from(hexadecimal("fhandle-type")?).map_err(io::Error::other)?;
     let mask = u32::try_from(hexadecimal("mask")?).map_err(io::Error::other)?;
     let handle = bytes(field("f_handle")?).ok_or_else(|| io::Error::other("bad f_handle"))?;

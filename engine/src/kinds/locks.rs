@@ -42,9 +42,11 @@ pub(super) fn held(tree: &dyn Tree, index: usize, ordinal: u32) -> io::Result<Ve
             continue;
         }
         for line in tree.lock_lines(pid, fd) {
-            let lock = Lock { pid, fd, description: ordinal, ..parse(line)? };
-            if lock.is_posix() || !locks.iter().any(|other| other.is_same_of_description(&lock)) {
-                locks.push(lock);
+            let lock = parse(line)?;
+            if lock.is_posix() {
+                locks.push(Lock { pid, fd, ..lock });
+            } else if !locks.iter().any(|other| other.is_same_of_description(&lock)) {
+                locks.push(Lock { description: ordinal, ..lock });
             }
         }
     }

@@ -6,9 +6,12 @@
 
 use super::SocketSeen;
 use crate::sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::rc::Rc;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Options {
@@ -32,7 +35,7 @@ struct SocketOption {
 }
 
 /// What makes two sockets ask for the same options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     pub(super) domain: i32,
     pub(super) kind: i32,
@@ -161,13 +164,13 @@ impl Shape {
 
 impl Options {
     pub(super) fn read(socket: BorrowedFd<'_>, shape: Shape) -> io::Result<Self> {
-        let fresh = shape.socket()?;
+        let fresh = fresh_values(shape)?;
         let set = shape
             .carried()
-            .filter_map(|(level, name)| {
+            .zip(&*fresh)
+            .filter_map(|((level, name), fresh)| {
                 let value = value(socket, level, name)?;
-                let differs = self::value(fresh.as_fd(), level, name).as_ref() != Some(&value);
-                differs.then_some(SocketOption { level, name, value })
+                (fresh.as_ref() != Some(&value)).then_some(SocketOption { level, name, value })
             })
             .collect();
         let inode = std::fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd()))?;
@@ -197,6 +200,26 @@ impl Options {
         }
         Ok(())
     }
+}
+
+type Values = Rc<Vec<Option<Vec<u8>>>>;
+
+thread_local! {
+    /// Asked for once by the thread of a tree, or every socket would cost twice as much. Defaults
+    /// that an operator changes in the meantime only make an option travel that need not.
+    static FRESH: RefCell<HashMap<Shape, Values>> = RefCell::default();
+}
+
+/// The carried options of a socket that nobody has touched, in their order.
+fn fresh_values(shape: Shape) -> io::Result<Values> {
+    if let Some(known) = FRESH.with_borrow(|known| known.get(&shape).cloned()) {
+        return Ok(known);
+    }
+    let socket = shape.socket()?;
+    let read = |(level, name)| value(socket.as_fd(), level, name);
+    let values: Values = Rc::new(shape.carried().map(read).collect());
+    FRESH.with_borrow_mut(|known| known.insert(shape, Rc::clone(&values)));
+    Ok(values)
 }
 
 /// Room for the longest: a device's or an algorithm's name, or a pair of 64-bit numbers.

@@ -104,6 +104,9 @@ fn sinks(descriptions: &[DescriptionImage]) -> io::Result<Vec<OwnedFd>> {
     descriptions.iter().map(open).collect()
 }
 
+/// O_LARGEFILE as the kernel shows it; to the C library of a 64-bit host it is 0.
+const LARGE_FILE: i32 = if cfg!(target_arch = "aarch64") { 0o400_000 } else { 0o100_000 };
+
 /// The ends that pipe2(2) made have no O_LARGEFILE and are used once; all others were reopened
 /// through /proc, and are again. An end that nobody wants is closed when the function ends.
 fn ends(image: &Image, descriptions: &[DescriptionImage]) -> io::Result<Vec<OwnedFd>> {
@@ -112,7 +115,7 @@ fn ends(image: &Image, descriptions: &[DescriptionImage]) -> io::Result<Vec<Owne
     let any = reader.try_clone()?;
     let mut made = [(libc::O_RDONLY, Some(reader)), (libc::O_WRONLY, Some(writer))];
     let mut end = |description: &DescriptionImage| {
-        let first_hand = description.flags & libc::O_LARGEFILE == 0;
+        let first_hand = description.flags & LARGE_FILE == 0;
         let same = |(access, _): &&mut (i32, _)| first_hand && *access == description.access();
         match made.iter_mut().find(same).and_then(|(_, end)| end.take()) {
             Some(end) => Ok(end),

@@ -12,6 +12,9 @@ const PEEK_BYTES: usize = 1 << 20;
 
 /// The messages in their order; a stream has them cut anywhere. `messages` is false for a stream.
 pub(super) fn peek(socket: BorrowedFd<'_>, messages: bool) -> io::Result<Vec<Vec<u8>>> {
+    if sys::fd::poll(socket, libc::POLLIN, 0)? & libc::POLLIN == 0 {
+        return Ok(Vec::new());
+    }
     // The program may use the offset itself: it is put back whatever happens.
     let offset = sys::sock::read_number(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF)?;
     sys::sock::set_number(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, 0)?;

@@ -4,7 +4,7 @@
 //! them is armed again for the very instant it was going to expire, and what was missed during the
 //! move is counted. Only the owner can do that: in our own time namespace the instant is another.
 
-use super::{DescriptionImage, Kind, Open, Owner, Place, Seen, Tree, nonsense, sole};
+use super::{ClockShifts, DescriptionImage, Kind, Open, Owner, Place, Seen, Tree, nonsense, sole};
 use crate::args;
 use crate::batch::Batch;
 use crate::error::{Error, OnObject as _};
@@ -45,8 +45,8 @@ impl Kind for Timerfd {
         seen.link == "anon_inode:[timerfd]"
     }
 
-    fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
-        read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
+    fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Image, Error> {
+        read(&of[0], tree.clock_shifts(of[0].seen.pid)).on("read", || of[0].seen.object(Self::NAME))
     }
 
     fn create(
@@ -85,7 +85,7 @@ impl Kind for Timerfd {
 
 /// The remaining time is asked for first: that brings the count in fdinfo up to date. Which
 /// process arms it does not matter, so only the clock of one of them is looked at.
-fn read(open: &Open<'_>) -> io::Result<Image> {
+fn read(open: &Open<'_>, shifts: ClockShifts) -> io::Result<Image> {
     let remaining = sys::fd::timerfd_remaining(open.local)?;
     let fresh = std::fs::read_to_string(format!("/proc/{}/fdinfo/{}", open.seen.pid, open.seen.fd))?;
     let seen = Seen { fdinfo: fresh, ..open.seen.clone() };
@@ -96,7 +96,7 @@ fn read(open: &Open<'_>) -> io::Result<Image> {
         flags: number(&seen, "settime flags", 8)?,
         interval_ns: nanoseconds(remaining.it_interval.tv_sec, remaining.it_interval.tv_nsec),
         remaining_ns,
-        expires_ns: now_ns(seen.pid, clock)?.saturating_add(remaining_ns),
+        expires_ns: now_ns(clock, shifts)?.saturating_add(remaining_ns),
         ticks: u64::try_from(number(&seen, "ticks", 10)?).unwrap_or(0),
     })
 }
@@ -114,12 +114,16 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
     seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds)
 }
 
-/// The clock as the process sees it: ours, less our time namespace's offset, plus its.
-fn now_ns(pid: i32, clock: i32) -> io::Result<u64> {
-    let now = clock_gettime(ClockId::from_raw(clock_without_alarm(clock)))?;
-    let ours = nanoseconds(now.tv_sec(), now.tv_nsec());
-    let shift = offset_ns(&pid.to_string(), clock) - offset_ns("self", clock);
-    u64::try_from(i128::from(ours) + shift).map_err(|_| io::ErrorKind::InvalidData.into())
+/// The clock as the process sees it.
+fn now_ns(clock: i32, shifts: ClockShifts) -> io::Result<u64> {
+    let clock = clock_without_alarm(clock);
+    let shift_ns = match clock {
+        libc::CLOCK_MONOTONIC => shifts.monotonic_ns,
+        libc::CLOCK_BOOTTIME => shifts.boottime_ns,
+        _ => 0,
+    };
+    let now = clock_gettime(ClockId::from_raw(clock))?;
+    Ok(nanoseconds(now.tv_sec(), now.tv_nsec()).saturating_add_signed(shift_ns))
 }
 
 /// An alarm clock wakes the host; it tells the same time.
@@ -129,23 +133,6 @@ fn clock_without_alarm(clock: i32) -> i32 {
         libc::CLOCK_BOOTTIME_ALARM => libc::CLOCK_BOOTTIME,
         other => other,
     }
-}
-
-/// time_namespaces(7): "monotonic   86400   0". A kernel without them has no offsets.
-fn offset_ns(process: &str, clock: i32) -> i128 {
-    let name = match clock_without_alarm(clock) {
-        libc::CLOCK_MONOTONIC => "monotonic",
-        libc::CLOCK_BOOTTIME => "boottime",
-        _ => return 0,
-    };
-    let text = std::fs::read_to_string(format!("/proc/{process}/timens_offsets"));
-    text.unwrap_or_default().lines().find_map(|line| parse_offset(line, name)).unwrap_or(0)
-}
-
-fn parse_offset(line: &str, name: &str) -> Option<i128> {
-    let mut words = line.strip_prefix(name)?.split_whitespace().map(str::parse::<i128>);
-    let (seconds, nanoseconds) = (words.next()?.ok()?, words.next()?.ok()?);
-    Some(seconds * i128::from(SECOND_NS) + nanoseconds)
 }
 
 /// A relative timer on the wall clock counts time, not the clock: it goes on with what was left.
@@ -221,11 +208,5 @@ mod tests {
         let timer = sys::fd::timerfd(libc::CLOCK_MONOTONIC).unwrap();
         let (before, after) = move_to_child(&[&timer]).images::<Image>();
         assert_eq!((before[0].remaining_ns, after[0].remaining_ns), (0, 0));
-    }
-
-    #[test]
-    fn offsets_are_read_from_their_clock() {
-        assert_eq!(parse_offset("monotonic    -3   5", "monotonic"), Some(-2_999_999_995));
-        assert_eq!(parse_offset("boottime     86400         0", "monotonic"), None);
     }
 }

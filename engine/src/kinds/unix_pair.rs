@@ -10,8 +10,8 @@ use super::{
 };
 use crate::error::{Error, OnObject as _};
 use crate::sys;
+use nix::sys::socket::Shutdown;
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 pub(super) struct Pair;
@@ -185,11 +185,6 @@ fn shut(socket: &OwnedFd, shutdown: u32) -> io::Result<()> {
         2 => Shutdown::Write,
         _ => Shutdown::Both,
     };
-    let how = match how {
-        Shutdown::Read => nix::sys::socket::Shutdown::Read,
-        Shutdown::Write => nix::sys::socket::Shutdown::Write,
-        Shutdown::Both => nix::sys::socket::Shutdown::Both,
-    };
     Ok(nix::sys::socket::shutdown(socket.as_raw_fd(), how)?)
 }
 
@@ -260,7 +255,7 @@ mod tests {
     fn what_is_shut_stays_shut() {
         let [one, two] = pair(libc::SOCK_STREAM);
         put(&one, b"last words");
-        nix::sys::socket::shutdown(one.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
+        nix::sys::socket::shutdown(one.as_raw_fd(), Shutdown::Write).unwrap();
         let trip = round_trip(&[&one, &two]);
         let copy = trip.take(1);
         let _: Image = trip.unchanged();

@@ -48,6 +48,7 @@ fn call(number: i64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
 }
 
 /// A child of ours that did something to itself and stands still; it ends when this is dropped.
+#[derive(Debug)]
 pub(crate) struct Child(Pid);
 
 impl Child {
