@@ -108,7 +108,7 @@ impl DestinationHost {
         if trouble {
             return fails(&action);
         }
-        Done::Input(match action {
+        Done::Input(Box::new(match action {
             Action::Judge(_) => Input::Judged { refusals: vec![], monotonic_ns: 1, boottime_ns: 1 },
             Action::BuildShell(_) => {
                 self.tree = Tree::Stub;
@@ -132,7 +132,7 @@ impl DestinationHost {
             }
             Action::OpenRound { .. } | Action::PushEnded => return Done::Nothing,
             Action::Record(_) => unreachable!("done above"),
-        })
+        }))
     }
 
     /// A line may be in the journal although writing it failed, or although the agent then died.
@@ -146,7 +146,7 @@ impl DestinationHost {
             self.journal_boot = self.boot;
         }
         match (trouble, random.below(2)) {
-            (false, _) => Done::Input(Input::Recorded(entry)),
+            (false, _) => Done::Input(Box::new(Input::Recorded(entry))),
             (true, 0) => failed(Doing::Record),
             (true, _) => Done::Died,
         }
@@ -164,7 +164,7 @@ impl DestinationHost {
         assert_eq!(self.journal, Some(Entry::Decided(Outcome::Running)), "journals before acting");
         assert_ne!(self.tree, Tree::Nothing, "there is something to run");
         self.tree = Tree::Runs;
-        Done::Input(Input::Running { resumed_after_ns: 1 })
+        Done::Input(Box::new(Input::Running { resumed_after_ns: 1 }))
     }
 
     /// Before it fills, pages wait in the stream.
@@ -228,5 +228,5 @@ fn fails(action: &Action) -> Done {
 }
 
 fn failed(doing: Doing) -> Done {
-    Done::Input(Input::Failed { doing, failure: Failure::default() })
+    Done::Input(Box::new(Input::Failed { doing, failure: Failure::default() }))
 }

@@ -160,7 +160,7 @@ impl World {
         self.say(|| format!("destination does {action:?}"));
         let trouble = troubled && self.story != Story::Calm && self.random.below(25) == 0;
         match self.destination.perform(action, trouble, &mut self.random) {
-            Done::Input(input) => self.feed_destination(input),
+            Done::Input(input) => self.feed_destination(*input),
             Done::Nothing => {}
             Done::Died => self.crash_destination(),
         }
@@ -326,7 +326,7 @@ impl World {
 
 /// What came of an action.
 pub(crate) enum Done {
-    Input(destination::Input),
+    Input(Box<destination::Input>),
     Nothing,
     Died,
 }
