@@ -77,11 +77,25 @@ impl DestinationHost {
         let mut said = VecDeque::new();
         while let Some(todo) = out.pop() {
             match todo {
-                Todo::Send(message) => said.push_back(message),
+                Todo::Send(message) => {
+                    self.assert_may_say(&message);
+                    said.push_back(message);
+                }
                 Todo::Do(action) => self.todo.push_back(action),
             }
         }
         said
+    }
+
+    /// A decision is told only when the journal has it.
+    fn assert_may_say(&self, message: &Message) {
+        let Message::Decided(decided) = message else { return };
+        let kept = match self.journal {
+            Some(Entry::Decided(outcome)) => outcome,
+            Some(Entry::Complete(_)) => Outcome::Running,
+            _ => Outcome::Unknown,
+        };
+        assert_eq!(decided.outcome(), kept, "writes down before it tells");
     }
 
     pub(crate) fn runs(&self) -> bool {
