@@ -199,6 +199,20 @@ fn a_decision_that_cannot_be_written_down_is_neither_told_nor_changed() {
 }
 
 #[test]
+fn a_stuck_decision_notices_that_its_source_has_gone() {
+    let mut destination = after(road().len());
+    destination.told(handover()).feed(recorded(Outcome::Running));
+    (0..3).for_each(|_| {
+        destination.feed(failed(Doing::Run));
+    });
+    destination.told(inquire()).feed(lost()).feed(Input::Retry);
+    destination.todo();
+    destination.feed(Input::Running { resumed_after_ns: 0 });
+    assert!(!destination.todo().contains(&Todo::Do(Action::ListMissing)), "nobody is there");
+    assert_eq!(destination.state().name(), "Starving");
+}
+
+#[test]
 fn a_failure_that_comes_late_does_not_touch_the_decision() {
     let mut destination = after(road().len() - 1);
     destination.feed(lost()).feed(failed(Doing::Build));
