@@ -10,6 +10,7 @@
 //! reaped when the destination has said that it has every page, and that was written down.
 
 mod copying;
+mod ending;
 mod finishing;
 mod handover;
 mod negotiating;
@@ -18,7 +19,7 @@ mod serving;
 use crate::convergence::{Goal, Reason};
 use crate::failure::{Failure, Phase, Side};
 use crate::limits;
-use crate::machine::{Fault, Link, Outbox, link_lost, timed_out};
+use crate::machine::{Fault, Link, Outbox};
 use crate::message::{Abort, Accept, Message, MigrationId, Outcome, Refusal};
 use crate::pages::Tally;
 use crate::version::{Hello, Offered};
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 pub use copying::{Copying, Landing, Measuring, Opening};
+pub use ending::{Stuck, Thawing, Why};
 pub use finishing::{Building, Finishing, Freezing};
 pub use handover::{Awaiting, InDoubt, Surrendering};
 pub use negotiating::{Describing, Greeting, Inspecting, Offering, Staging};
@@ -215,25 +217,6 @@ pub enum State {
     Gone(Failure),
 }
 
-/// Why a tree stayed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Why {
-    Cancelled,
-    Failed(Failure),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Thawing {
-    why: Why,
-    attempts: u32,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stuck {
-    why: Option<Why>,
-    pub failure: Failure,
-}
-
 impl State {
     pub fn start(plan: Plan, hello: Hello, out: &mut Outbox<Action>) -> Self {
         Self::Greeting(Greeting::start(plan, hello, out))
@@ -353,37 +336,6 @@ impl State {
         Fault { name: self.name(), state: Box::new(self), input: input.name() }
     }
 
-    /// Ends a migration that has not been surrendered, if the input is a reason to.
-    fn stop(self, input: Input, out: &mut Outbox<Action>) -> Result<Self, Fault<Self>> {
-        let phase = self.phase();
-        let why = match input {
-            Input::Cancelled => Why::Cancelled,
-            Input::Failed { failure, .. } => Why::Failed(failure),
-            Input::Disconnected { cause } => Why::Failed(link_lost(Side::Source, phase, cause)),
-            Input::TimedOut => Why::Failed(timed_out(Side::Source, phase, self.name())),
-            Input::Message(Message::Abort(abort)) => Why::Failed(abort.failure),
-            Input::Message(Message::Decided(d)) if d.outcome() == Outcome::Discarded => {
-                Why::Failed(failure(phase, "move the tree to", "the destination, which gave up"))
-            }
-            Input::TreeEnded(failure) => return Ok(self.tree_ended(failure, out)),
-            other => return Err(self.fault(&other)),
-        };
-        out.send(abort(why.failure(phase)));
-        if self.has_touched() { Ok(Thawing::start(why, out)) } else { Ok(Self::Kept(why)) }
-    }
-
-    fn tree_ended(self, failure: Failure, out: &mut Outbox<Action>) -> Self {
-        out.send(abort(failure.clone()));
-        if self.has_touched() {
-            out.act(Action::Record(Entry::Gone));
-        }
-        Self::Gone(failure)
-    }
-
-    fn has_touched(&self) -> bool {
-        !matches!(self, Self::Greeting(_) | Self::Inspecting(_) | Self::Offering(_))
-    }
-
     /// Where the operator is told that it stopped.
     pub fn phase(&self) -> Phase {
         match self {
@@ -402,58 +354,6 @@ impl State {
             Self::Serving(_) | Self::Relieving(_) => Phase::Lazy,
             Self::Reaping(_) | Self::Thawing(_) | Self::Stuck(_) => Phase::Done,
             Self::Kept(_) | Self::Moved | Self::Gone(_) => Phase::Done,
-        }
-    }
-}
-
-impl Thawing {
-    fn start(why: Why, out: &mut Outbox<Action>) -> State {
-        out.act(Action::Thaw);
-        State::Thawing(Self { why, attempts: 1 })
-    }
-
-    fn handle(self, input: Input, out: &mut Outbox<Action>) -> Result<State, Fault<State>> {
-        match input {
-            Input::Thawed => {
-                out.act(Action::Record(Entry::Kept));
-                Ok(State::Kept(self.why))
-            }
-            Input::TreeEnded(failure) => {
-                out.act(Action::Record(Entry::Gone));
-                Ok(State::Gone(failure))
-            }
-            Input::Failed { doing: Doing::Thaw, failure } => Ok(self.again(failure, out)),
-            other => State::Thawing(self).at_rest(other),
-        }
-    }
-
-    fn again(self, failure: Failure, out: &mut Outbox<Action>) -> State {
-        if self.attempts >= limits::ATTEMPTS_MAX {
-            return State::Stuck(Stuck { why: Some(self.why), failure });
-        }
-        out.act(Action::Thaw);
-        State::Thawing(Self { attempts: self.attempts + 1, ..self })
-    }
-}
-
-impl Stuck {
-    fn handle(self, input: Input, out: &mut Outbox<Action>) -> Result<State, Fault<State>> {
-        match (input, self.why) {
-            (Input::Retry, Some(why)) => Ok(Thawing::start(why, out)),
-            (Input::Retry, None) => Ok(Reaping::start(out)),
-            (_, why) => Ok(State::Stuck(Self { why, ..self })),
-        }
-    }
-}
-
-impl Why {
-    /// The failure as both operators see it; a cancellation is told as one.
-    pub fn failure(&self, phase: Phase) -> Failure {
-        match self {
-            Self::Cancelled => {
-                failure(phase, "move", "the tree").because("cancelled by the operator")
-            }
-            Self::Failed(failure) => failure.clone(),
         }
     }
 }

@@ -227,10 +227,10 @@ impl Stuck {
                 let source = Source { link: Link::Up, asked: true };
                 Ok(State::Stuck(Self { source, ..self }))
             }
-            Input::Message(Message::Inquire(_) | Message::Handover(_) | Message::Offer(_)) => {
-                Err(State::Stuck(self).fault(&input))
-            }
-            _ => Ok(State::Stuck(self)),
+            other => match source.after(id, &other) {
+                Some(source) => Ok(State::Stuck(Self { source, ..self })),
+                None => Err(State::Stuck(self).fault(&other)),
+            },
         }
     }
 

@@ -77,11 +77,25 @@ impl DestinationHost {
         let mut said = VecDeque::new();
         while let Some(todo) = out.pop() {
             match todo {
-                Todo::Send(message) => said.push_back(message),
+                Todo::Send(message) => {
+                    self.assert_may_say(&message);
+                    said.push_back(message);
+                }
                 Todo::Do(action) => self.todo.push_back(action),
             }
         }
         said
+    }
+
+    /// A decision is told only when the journal has it.
+    fn assert_may_say(&self, message: &Message) {
+        let Message::Decided(decided) = message else { return };
+        let kept = match self.journal {
+            Some(Entry::Decided(outcome)) => outcome,
+            Some(Entry::Complete(_)) => Outcome::Running,
+            _ => Outcome::Unknown,
+        };
+        assert_eq!(decided.outcome(), kept, "writes down before it tells");
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -108,7 +122,7 @@ impl DestinationHost {
         if trouble {
             return fails(&action);
         }
-        Done::Input(match action {
+        Done::Input(Box::new(match action {
             Action::Judge(_) => Input::Judged { refusals: vec![], monotonic_ns: 1, boottime_ns: 1 },
             Action::BuildShell(_) => {
                 self.tree = Tree::Stub;
@@ -132,7 +146,7 @@ impl DestinationHost {
             }
             Action::OpenRound { .. } | Action::PushEnded => return Done::Nothing,
             Action::Record(_) => unreachable!("done above"),
-        })
+        }))
     }
 
     /// A line may be in the journal although writing it failed, or although the agent then died.
@@ -146,7 +160,7 @@ impl DestinationHost {
             self.journal_boot = self.boot;
         }
         match (trouble, random.below(2)) {
-            (false, _) => Done::Input(Input::Recorded(entry)),
+            (false, _) => Done::Input(Box::new(Input::Recorded(entry))),
             (true, 0) => failed(Doing::Record),
             (true, _) => Done::Died,
         }
@@ -164,7 +178,7 @@ impl DestinationHost {
         assert_eq!(self.journal, Some(Entry::Decided(Outcome::Running)), "journals before acting");
         assert_ne!(self.tree, Tree::Nothing, "there is something to run");
         self.tree = Tree::Runs;
-        Done::Input(Input::Running { resumed_after_ns: 1 })
+        Done::Input(Box::new(Input::Running { resumed_after_ns: 1 }))
     }
 
     /// Before it fills, pages wait in the stream.
@@ -228,5 +242,5 @@ fn fails(action: &Action) -> Done {
 }
 
 fn failed(doing: Doing) -> Done {
-    Done::Input(Input::Failed { doing, failure: Failure::default() })
+    Done::Input(Box::new(Input::Failed { doing, failure: Failure::default() }))
 }

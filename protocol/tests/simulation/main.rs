@@ -16,11 +16,13 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use world::{Story, World};
 
-/// Every seed that ever failed, with what it taught.
-const REMEMBERED: &[u64] = &[];
+/// Seeds beyond the first ones that failed once: a stuck destination took the link of a source
+/// that had gone for that of the next one, and told it what is missing before the decision.
+const REMEMBERED: &[u64] = &[149_205, 174_147];
 
 fn seeds() -> impl Iterator<Item = u64> {
-    let many = std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
+    let many: u64 =
+        std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
     REMEMBERED.iter().copied().chain(1..=many)
 }
 

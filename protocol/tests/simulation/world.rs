@@ -25,6 +25,7 @@ pub(crate) struct World {
     to_source: VecDeque<Message>,
     to_destination: VecDeque<Message>,
     connected: bool,
+    unlucky: bool,
     pub(crate) crashes: u32,
     pub(crate) doubted: bool,
     pub(crate) starved: bool,
@@ -46,6 +47,7 @@ impl World {
             to_source: VecDeque::new(),
             to_destination: first_words,
             connected: true,
+            unlucky: false,
             crashes: 0,
             doubted: false,
             starved: false,
@@ -148,19 +150,26 @@ impl World {
         if action == source::Action::Reap {
             assert!(self.destination.was_complete, "reaped while pages were missing");
         }
-        let trouble = troubled && self.story != Story::Calm && self.random.below(25) == 0;
+        let trouble = self.strikes(troubled);
         match self.source.perform(action, trouble, &mut self.random) {
             Some(input) => self.feed_source(input),
             None => self.crash_source(),
         }
     }
 
+    /// Misfortunes come together: whoever could not write a line will not write the next one.
+    fn strikes(&mut self, troubled: bool) -> bool {
+        let one_in = if self.unlucky { 2 } else { 25 };
+        self.unlucky = troubled && self.random.below(one_in) == 0;
+        self.unlucky
+    }
+
     fn destination_acts(&mut self, troubled: bool) {
         let Some(action) = self.destination.next_action() else { return };
         self.say(|| format!("destination does {action:?}"));
-        let trouble = troubled && self.story != Story::Calm && self.random.below(25) == 0;
+        let trouble = self.strikes(troubled);
         match self.destination.perform(action, trouble, &mut self.random) {
-            Done::Input(input) => self.feed_destination(input),
+            Done::Input(input) => self.feed_destination(*input),
             Done::Nothing => {}
             Done::Died => self.crash_destination(),
         }
@@ -326,7 +335,7 @@ impl World {
 
 /// What came of an action.
 pub(crate) enum Done {
-    Input(destination::Input),
+    Input(Box<destination::Input>),
     Nothing,
     Died,
 }
