@@ -5,21 +5,50 @@ mod memory_fields;
 mod threads;
 
 use crate::args;
-use crate::aspects::{self, Scope, Subject};
+use crate::aspects::{self, Scope, Subject, read_status};
 use crate::batch::{Batch, Bytes};
-use crate::error::{Error, OnObject as _};
+use crate::error::{Error, Object, OnObject as _};
 use crate::freeze::Frozen;
 use crate::image::ProcessImage;
 use crate::memory::mapping::Mapping;
 use crate::puppet::{Puppet, Steered, find_syscall, free_address};
 use crate::tree::Life;
-use std::fs;
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// `struct sigaction` as the kernel takes it on x86-64.
 const SIGACTION_BYTES: usize = 32;
 
+/// `/proc/TID/status` of threads, read before the freeze: 12 us each. What is taken from it is
+/// confirmed by the thread itself.
+#[derive(Debug, Default)]
+pub(crate) struct Statuses(HashMap<i32, String>);
+
+impl Statuses {
+    /// Reads those of these threads, and forgets all others.
+    pub(crate) fn read(&mut self, tids: impl Iterator<Item = i32>) {
+        // A thread that has ended meanwhile is not captured either.
+        self.0 = tids.filter_map(|tid| Some((tid, read_status(tid).ok()?))).collect();
+    }
+
+    fn of(&self, tid: i32) -> Result<Cow<'_, str>, Error> {
+        match self.0.get(&tid) {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => {
+                let text =
+                    read_status(tid).on("read the status of", || Object::Thread { pid: tid, tid });
+                text.map(Cow::Owned)
+            }
+        }
+    }
+}
+
 /// Captures one frozen process with its threads. `mappings` are those it has now.
-pub(crate) fn process(frozen: &Frozen, mappings: &[Mapping]) -> Result<ProcessImage, Error> {
+pub(crate) fn process(
+    frozen: &Frozen,
+    mappings: &[Mapping],
+    statuses: &Statuses,
+) -> Result<ProcessImage, Error> {
     let process = &frozen.process;
     if frozen.threads.is_empty() {
         return Ok(zombie(frozen));
@@ -29,7 +58,7 @@ pub(crate) fn process(frozen: &Frozen, mappings: &[Mapping]) -> Result<ProcessIm
     let syscall_at = find_syscall(process.pid)?;
     let steered = Steered::begin(spokesman)?;
     let puppet = Puppet::open(&steered, arena_address(process.pid, mappings)?, syscall_at)?;
-    let captured = with_puppet(frozen, mappings, &puppet, &steered, syscall_at);
+    let captured = with_puppet(frozen, statuses, &puppet, &steered, syscall_at);
     // Also when something failed: no mapping of ours stays behind in somebody's program.
     puppet.close(&steered, syscall_at)?;
     steered.end()?;
@@ -38,27 +67,28 @@ pub(crate) fn process(frozen: &Frozen, mappings: &[Mapping]) -> Result<ProcessIm
 
 fn with_puppet(
     frozen: &Frozen,
-    mappings: &[Mapping],
+    statuses: &Statuses,
     puppet: &Puppet,
     steered: &Steered<'_>,
     syscall_at: u64,
 ) -> Result<ProcessImage, Error> {
     let process = &frozen.process;
-    let status = status(process.pid, process.pid)?;
-    let subject = Subject { pid: process.pid, tid: process.pid, status: &status };
+    let spokesman = steered.thread().tid();
+    let status = statuses.of(spokesman)?;
+    let subject = Subject { pid: process.pid, tid: spokesman, status: &status };
     let mut batch = Batch::new();
     let trap_action = ask_trap_action(&mut batch);
     let brk = batch.try_call(libc::SYS_brk, args![0]);
     let asked = aspects::ask_all(Scope::Process, &subject, &mut batch);
     let answers = puppet.run(steered, &batch)?;
-    let threads = threads::capture(frozen, puppet, steered)?;
+    let threads = threads::capture(frozen, statuses, puppet, steered)?;
     repair_trap_action(puppet, steered, syscall_at, answers.bytes(trap_action))?;
     Ok(ProcessImage {
         pid: process.pid,
         is_zombie: false,
         exit_status: 0,
         is_stopped: process.life == Life::Stopped,
-        memory: Some(memory_fields::capture(process, answers.raw(brk).cast_unsigned(), mappings)?),
+        memory: Some(memory_fields::capture(process, answers.raw(brk).cast_unsigned())?),
         aspects: aspects::read_all(asked, &subject, &answers)?,
         threads,
         pending_signals: owned(steered.thread().queued_signals(true)?),
@@ -72,11 +102,6 @@ fn zombie(frozen: &Frozen) -> ProcessImage {
         exit_status: frozen.process.stat.exit_code.unwrap_or(0),
         ..ProcessImage::default()
     }
-}
-
-pub(crate) fn status(pid: i32, tid: i32) -> Result<String, Error> {
-    let path = format!("/proc/{pid}/task/{tid}/status");
-    fs::read_to_string(path).on("read the status of", || crate::Object::Thread { pid, tid })
 }
 
 fn owned<const N: usize>(infos: Vec<[u8; N]>) -> Vec<Vec<u8>> {

@@ -4,6 +4,7 @@
 //! every reason why this host cannot take it.
 
 mod files;
+mod memory;
 mod processes;
 
 use crate::aspects::{self, Subject, read_status};
@@ -84,6 +85,7 @@ fn look_into(
     let pid = process.pid;
     let mappings = mapping::read(pid)?;
     examined.refusals.extend(backing::examine(pid, &mappings)?);
+    examined.refusals.extend(memory::examine(pid, &mappings)?);
     let tids = tree::threads(pid)?;
     inventory.thread_count += u32::try_from(tids.len()).unwrap_or(u32::MAX);
     inventory.memory_bytes += processes::memory_bytes(pid)?;

@@ -43,13 +43,15 @@ pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
     stage.end_cradle()?;
     restore_descriptors(&stage, image)?;
     stopwatch.lap("descriptors");
+    lazy::drop_what_the_source_dropped(&stage)?;
+    // Before the limits: the program may have as many descriptors as it is allowed.
+    let lazy = lazy::register(&stage, image)?;
+    stopwatch.lap("memory");
     for process in living(image) {
         restore_process(&stage.stubs[&process.pid], process)?;
     }
     stopwatch.lap("aspects");
     family_end::make_zombies(&mut stage, image)?;
-    let lazy = lazy::register(&stage, image)?;
-    stopwatch.lap("lazy memory");
     for process in living(image) {
         let stub = &stage.stubs[&process.pid];
         signals::restore(stub, process)?;

@@ -10,7 +10,7 @@ mod serving;
 mod shape;
 mod tracked;
 
-use crate::capture;
+use crate::capture::{self, Statuses};
 use crate::clocks::Clocks;
 use crate::descriptors;
 use crate::error::{Error, Object};
@@ -82,6 +82,7 @@ pub struct Source {
     objects: Objects,
     identities: Identities,
     vdso: Vec<u8>,
+    statuses: Statuses,
 }
 
 impl Source {
@@ -95,6 +96,7 @@ impl Source {
             objects: Objects::default(),
             identities: Identities::default(),
             vdso: crate::stage::vdso::of_process(root)?.unwrap_or_default(),
+            statuses: Statuses::default(),
         })
     }
 
@@ -106,7 +108,9 @@ impl Source {
     /// The shape of the tree now. What is new is tracked from here on.
     pub fn layout(&mut self) -> Result<Layout, Error> {
         let processes = tree::walk(self.root)?;
-        self.layout_of(&processes, None)
+        let layout = self.layout_of(&processes, None)?;
+        self.statuses.read(layout.processes.iter().flat_map(|p| p.tids.iter().copied()));
+        Ok(layout)
     }
 
     /// The shape of the tree while it stands still: the last one, and the true one.
@@ -187,7 +191,11 @@ impl Source {
         let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
         for process in frozen.processes() {
             let mappings = self.tracked.get(&process.process.pid).map(|t| t.shape.mappings());
-            image.processes.push(capture::process(process, mappings.unwrap_or_default())?);
+            image.processes.push(capture::process(
+                process,
+                mappings.unwrap_or_default(),
+                &self.statuses,
+            )?);
         }
         stopwatch.lap("threads and aspects");
         image.descriptors = Some(self.capture_descriptors(frozen)?);

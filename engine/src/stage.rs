@@ -127,7 +127,8 @@ impl Stage {
         for process in &layout.processes {
             let stub = self.stubs.get_mut(&process.pid).expect("made by family::complete");
             if !process.is_zombie {
-                layout::apply(stub, &process.mappings, &mut self.shared)?;
+                let lost = layout::apply(stub, &process.mappings, &mut self.shared)?;
+                forget(&self.filler, stub.space, &lost)?;
                 vdso::apply(stub, &process.mappings, &layout.vdso)?;
                 threads::apply(stub, &process.tids)?;
             }
@@ -214,6 +215,18 @@ pub(crate) fn kill(pid: i32) {
     if let Ok(process) = sys::process::pidfd_open(pid) {
         let _ = sys::process::pidfd_signal(process.as_fd(), libc::SIGKILL);
     }
+}
+
+/// Tells the filler which pages are not there any more.
+fn forget(filler: &RwLock<Filler>, space: u32, lost: &[(u64, u64)]) -> Result<(), Error> {
+    let filler = filler.read().unwrap_or_else(PoisonError::into_inner);
+    if !filler.has(space) {
+        return Ok(());
+    }
+    lost.iter().try_for_each(|&(start, end)| {
+        let run = Run::covering(start, end);
+        filler.forget(space, run.address, run.pages)
+    })
 }
 
 /// Pages that show a file's content until they are written.

@@ -2,15 +2,10 @@
 
 use crate::error::{Error, Object, OnObject as _};
 use crate::image::MemoryFields;
-use crate::memory::mapping::Mapping;
 use crate::tree::Process;
 use std::fs;
 
-pub(super) fn capture(
-    process: &Process,
-    brk: u64,
-    _mappings: &[Mapping],
-) -> Result<MemoryFields, Error> {
+pub(super) fn capture(process: &Process, brk: u64) -> Result<MemoryFields, Error> {
     let pid = process.pid;
     let object = || Object::Process { pid };
     let stat = &process.stat;

@@ -1,7 +1,7 @@
 //! Per-thread state. Five hundred threads are captured inside one freeze, so each costs one round
 //! trip for everything that it must say itself, and a few ptrace calls.
 
-use super::{owned, status};
+use super::{Statuses, owned};
 use crate::aspects::{self, RseqImage, Scope, Subject};
 use crate::batch::Batch;
 use crate::error::Error;
@@ -12,17 +12,18 @@ use crate::tracee::Stopped;
 
 pub(super) fn capture(
     frozen: &Frozen,
+    statuses: &Statuses,
     puppet: &Puppet,
     spokesman: &Steered<'_>,
 ) -> Result<Vec<ThreadImage>, Error> {
     let mut images = Vec::with_capacity(frozen.threads.len());
     for thread in &frozen.threads {
         if thread.tid() == spokesman.thread().tid() {
-            images.push(capture_one(thread, puppet, spokesman)?);
+            images.push(capture_one(thread, statuses, puppet, spokesman)?);
             continue;
         }
         let steered = Steered::begin(thread)?;
-        let image = capture_one(thread, puppet, &steered);
+        let image = capture_one(thread, statuses, puppet, &steered);
         steered.end()?;
         images.push(image?);
     }
@@ -31,10 +32,11 @@ pub(super) fn capture(
 
 fn capture_one(
     thread: &Stopped,
+    statuses: &Statuses,
     puppet: &Puppet,
     steered: &Steered<'_>,
 ) -> Result<ThreadImage, Error> {
-    let status = status(thread.pid(), thread.tid())?;
+    let status = statuses.of(thread.tid())?;
     let subject = Subject { pid: thread.pid(), tid: thread.tid(), status: &status };
     let mut batch = Batch::new();
     let asked = aspects::ask_all(Scope::Thread, &subject, &mut batch);

@@ -1,6 +1,6 @@
 //! Why a process cannot be moved, whatever it holds.
 
-use crate::capture::status;
+use crate::aspects::read_status;
 use crate::error::{Error, Object, OnObject as _};
 use crate::refusal::Refusal;
 use crate::sys::process::shares_memory;
@@ -39,7 +39,7 @@ fn examine_one(process: &Process) -> Result<Option<Refusal>, Error> {
     if process.life == Life::Zombie {
         return Ok(None);
     }
-    let status = status(pid, pid)?;
+    let status = read_status(pid).on("read the status of", || Object::Process { pid })?;
     Ok(tracer(&status).map(|tracer| {
         let reason = format!("is traced by process {tracer}");
         refusal(pid, &reason, "End the debugger or tracer first.")

@@ -10,9 +10,24 @@ use crate::memory::{PAGE_BYTES, PageSet, Run};
 use crate::stage::{Stage, Stub};
 use crate::sys::process::{pidfd_getfd, pidfd_open};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::PoisonError;
 
 /// Since Linux 5.18; plain MADV_DONTNEED refuses locked memory.
 const MADV_DONTNEED_LOCKED: i32 = 24;
+
+/// Gives back what the source has dropped since it was filled in.
+pub(super) fn drop_what_the_source_dropped(stage: &Stage) -> Result<(), Error> {
+    let filler = stage.filler();
+    let filler = filler.read().unwrap_or_else(PoisonError::into_inner);
+    for stub in stage.stubs.values().filter(|stub| filler.has(stub.space)) {
+        let runs = filler.to_drop(stub.space)?;
+        drop_pages(stub, runs.iter().copied())?;
+        for run in runs {
+            filler.forget(stub.space, run.address, run.pages)?;
+        }
+    }
+    Ok(())
+}
 
 /// Drops what is stale, and makes a userfaultfd in every process that lacks pages.
 pub(super) fn register(
@@ -34,7 +49,7 @@ pub(super) fn register(
 fn register_process(stub: &Stub, missing: &MissingPages) -> Result<(LazySpace, OwnedFd), Error> {
     let pages = pages_of(missing)?;
     let ranges = ranges_of(stub, &pages)?;
-    drop_stale(stub, &pages)?;
+    drop_pages(stub, pages.runs())?;
     let mut batch = Batch::new();
     // Not UFFD_USER_MODE_ONLY: the kernel's own accesses must wait for the page, too.
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -114,10 +129,10 @@ fn wiped_on_fork(stub: &Stub) -> PageSet {
     runs.map(|mapping| Run::covering(mapping.start, mapping.end)).collect()
 }
 
-fn drop_stale(stub: &Stub, missing: &PageSet) -> Result<(), Error> {
+fn drop_pages(stub: &Stub, runs: impl Iterator<Item = Run>) -> Result<(), Error> {
     let object = stub.object();
     let mut batch = Batch::new();
-    for run in missing.runs() {
+    for run in runs {
         let length = run.pages * PAGE_BYTES;
         let args = args![run.address, length, MADV_DONTNEED_LOCKED];
         batch.call("drop stale pages of", &object, libc::SYS_madvise, args);

@@ -29,11 +29,12 @@ struct Change {
     mapping: usize,
 }
 
+/// Returns the ranges (start, end) whose pages are gone, because something else is there now.
 pub(super) fn apply(
     stub: &mut Stub,
     wanted: &[MappingImage],
     shared: &mut SharedMemories,
-) -> Result<(), Error> {
+) -> Result<Vec<(u64, u64)>, Error> {
     check(stub.pid, wanted)?;
     super::arena::make_way(stub, wanted)?;
     let changes = changes(&stub.mappings, wanted);
@@ -54,7 +55,8 @@ pub(super) fn apply(
     }
     stub.run(&batch)?;
     stub.mappings = wanted.to_vec();
-    Ok(())
+    let lost = changes.iter().filter(|change| change.step != Step::Adjust);
+    Ok(lost.map(|change| (change.start, change.end)).collect())
 }
 
 fn run_if_full(stub: &Stub, batch: &mut Batch) -> Result<(), Error> {
