@@ -111,7 +111,7 @@ fn owned<const N: usize>(infos: Vec<[u8; N]>) -> Vec<Vec<u8>> {
 fn arena_address(pid: i32, mappings: &[Mapping]) -> Result<u64, Error> {
     let taken: Vec<(u64, u64)> = mappings.iter().map(|m| (m.start, m.end)).collect();
     free_address(&taken).ok_or_else(|| {
-        let object = crate::Object::Process { pid };
+        let object = Object::Process { pid };
         Error::invalid("find room in", object, "its mappings leave none")
     })
 }

@@ -87,14 +87,14 @@ impl Running {
         let object = || Object::Thread { pid: self.pid, tid: self.tid };
         loop {
             match ptrace::wait(self.tid).on("wait for", object)? {
-                Event::Event(PTRACE_EVENT_STOP) => break,
+                Event::Ptrace(PTRACE_EVENT_STOP) => break,
                 Event::Gone => return Ok(Outcome::Gone),
                 Event::Signal(signal) => {
                     // Stopped on its way to a signal. Let it be delivered: the interrupt is
                     // still pending and stops it before the handler's first instruction.
                     ptrace::cont(self.tid, signal).on("continue", object)?;
                 }
-                Event::Event(_) | Event::Syscall => {
+                Event::Ptrace(_) | Event::Syscall => {
                     ptrace::cont(self.tid, 0).on("continue", object)?;
                 }
             }
@@ -117,7 +117,7 @@ impl Stopped {
     pub(crate) fn born(pid: i32, tid: i32) -> Result<Self, Error> {
         let object = || Object::Thread { pid, tid };
         match ptrace::wait(tid).on("wait for", object)? {
-            Event::Event(PTRACE_EVENT_STOP) => Ok(Self::new(pid, tid)),
+            Event::Ptrace(PTRACE_EVENT_STOP) => Ok(Self::new(pid, tid)),
             other => Err(Error::invalid(
                 "wait for the birth of",
                 object(),
@@ -204,7 +204,7 @@ impl Stopped {
                 }
                 // SIGSTOP and SIGKILL cannot be blocked. A SIGSTOP from outside is sent again.
                 Event::Signal(signal) => self.held_back.borrow_mut().push(signal),
-                Event::Event(_) | Event::Syscall => {}
+                Event::Ptrace(_) | Event::Syscall => {}
             }
         }
     }
@@ -221,7 +221,7 @@ impl Stopped {
                 Event::Signal(found) if found == signal => return self.release(),
                 Event::Signal(other) => return self.release_with(other),
                 Event::Gone => return Ok(()),
-                Event::Event(_) | Event::Syscall => {}
+                Event::Ptrace(_) | Event::Syscall => {}
             }
         }
     }

@@ -33,7 +33,7 @@ const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A PTRACE_EVENT_* stop, with the event's number (PTRACE_EVENT_STOP included).
-    Event(i32),
+    Ptrace(i32),
     /// Entry to or exit from a system call (PTRACE_O_TRACESYSGOOD).
     Syscall,
     /// About to receive this signal.
@@ -185,20 +185,12 @@ pub(crate) fn wait_after(tid: i32, signal: i32) -> io::Result<Event> {
     }
 }
 
-/// Like `wait`, but does not block.
-pub(crate) fn poll(tid: i32) -> io::Result<Option<Event>> {
-    let mut status = 0;
-    // SAFETY: `status` is the one int that waitpid(2) writes.
-    let ret = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
-    Ok((check(libc::c_long::from(ret))? != 0).then(|| event(status)))
-}
-
 fn event(status: i32) -> Event {
     if !libc::WIFSTOPPED(status) {
         return Event::Gone;
     }
     match (libc::WSTOPSIG(status), status >> 16) {
-        (_, event) if event != 0 => Event::Event(event),
+        (_, event) if event != 0 => Event::Ptrace(event),
         (signal, _) if signal == libc::SIGTRAP | 0x80 => Event::Syscall,
         (signal, _) => Event::Signal(signal),
     }
@@ -215,7 +207,7 @@ pub(crate) fn registers_to_words(registers: &libc::user_regs_struct) -> Vec<u64>
 /// The opposite; `None` when the count of words is wrong.
 pub(crate) fn registers_from_words(words: &[u64]) -> Option<libc::user_regs_struct> {
     let mut registers = no_registers();
-    if words.len() * size_of::<u64>() != size_of::<libc::user_regs_struct>() {
+    if size_of_val(words) != size_of::<libc::user_regs_struct>() {
         return None;
     }
     let start = (&raw mut registers).cast::<u64>();
