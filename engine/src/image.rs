@@ -94,6 +94,9 @@ pub struct ProcessImage {
     /// The siginfo of every signal that waits for the process, oldest first.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub pending_signals: Vec<Vec<u8>>,
+    /// What a zombie is called; a living thread's name is an aspect.
+    #[prost(string, tag = "9")]
+    pub zombie_name: String,
 }
 
 /// `struct prctl_mm_map` of prctl(2), and what goes with it.

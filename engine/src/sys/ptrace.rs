@@ -23,6 +23,7 @@ struct PeekSiginfoArguments {
 
 /// The kernel's `siginfo_t`, kept as it is.
 pub(crate) const SIGINFO_BYTES: usize = 128;
+pub(crate) const PTRACE_EVENT_STOP: i32 = 128;
 const NT_X86_XSTATE: usize = 0x202;
 /// More than any x86-64 processor's state, AMX included (about 11 KiB).
 const XSTATE_BYTES_MAX: usize = 32 << 10;
@@ -34,6 +35,8 @@ const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 pub(crate) enum Event {
     /// A PTRACE_EVENT_* stop, with the event's number (PTRACE_EVENT_STOP included).
     Ptrace(i32),
+    /// PTRACE_EVENT_STOP while the whole process is stopped by job control, with that signal.
+    GroupStop(i32),
     /// Entry to or exit from a system call (PTRACE_O_TRACESYSGOOD).
     Syscall,
     /// About to receive this signal.
@@ -190,6 +193,7 @@ fn event(status: i32) -> Event {
         return Event::Gone;
     }
     match (libc::WSTOPSIG(status), status >> 16) {
+        (signal, PTRACE_EVENT_STOP) if signal != libc::SIGTRAP => Event::GroupStop(signal),
         (_, event) if event != 0 => Event::Ptrace(event),
         (signal, _) if signal == libc::SIGTRAP | 0x80 => Event::Syscall,
         (signal, _) => Event::Signal(signal),
