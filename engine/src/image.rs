@@ -8,7 +8,7 @@ use crate::clocks::Clocks;
 use crate::descriptors::DescriptorsImage;
 use crate::error::{Error, Object};
 use crate::memory::mapping_image::{MappingImage, ObjectImage};
-use crate::sys::ptrace::{registers_from_words, registers_to_words};
+use crate::sys::ptrace::{XSTATE_BYTES_MAX, registers_from_words, registers_to_words};
 use crate::tracee::Registers;
 
 /// The shape of a tree: which processes, threads and mappings there are, without their contents.
@@ -119,8 +119,12 @@ pub struct ThreadImage {
     /// `struct user_regs_struct` of x86-64, word by word.
     #[prost(uint64, repeated, tag = "2")]
     pub registers: Vec<u64>,
+    /// The XSAVE area without the zeros at its end: with AMX it has 11 KiB, and few threads use
+    /// the last eight.
     #[prost(bytes = "vec", tag = "3")]
     pub xstate: Vec<u8>,
+    #[prost(uint32, tag = "8")]
+    pub xstate_bytes: u32,
     #[prost(fixed64, tag = "4")]
     pub signal_mask: u64,
     #[prost(message, optional, tag = "5")]
@@ -134,6 +138,25 @@ pub struct ThreadImage {
 impl ThreadImage {
     pub(crate) fn words_of(registers: &Registers) -> Vec<u64> {
         registers_to_words(registers)
+    }
+
+    /// Splits an XSAVE area into what is sent of it and its whole length.
+    pub(crate) fn trimmed(mut xstate: Vec<u8>) -> (Vec<u8>, u32) {
+        let whole = u32::try_from(xstate.len()).expect("an XSAVE area is a few kilobytes");
+        let used = xstate.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        xstate.truncate(used);
+        (xstate, whole)
+    }
+
+    pub(crate) fn whole_xstate(&self) -> Result<Vec<u8>, Error> {
+        let whole = self.xstate_bytes as usize;
+        if whole > XSTATE_BYTES_MAX || self.xstate.len() > whole {
+            let part = format!("vector registers of thread {}", self.tid);
+            return Err(Error::invalid("read the", Object::Image { part }, "their size is wrong"));
+        }
+        let mut xstate = self.xstate.clone();
+        xstate.resize(whole, 0);
+        Ok(xstate)
     }
 
     pub(crate) fn registers(&self) -> Result<Registers, Error> {

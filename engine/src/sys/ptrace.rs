@@ -26,7 +26,7 @@ pub(crate) const SIGINFO_BYTES: usize = 128;
 pub(crate) const PTRACE_EVENT_STOP: i32 = 128;
 const NT_X86_XSTATE: usize = 0x202;
 /// More than any x86-64 processor's state, AMX included (about 11 KiB).
-const XSTATE_BYTES_MAX: usize = 32 << 10;
+pub(crate) const XSTATE_BYTES_MAX: usize = 32 << 10;
 const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
 const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 
