@@ -47,6 +47,9 @@ pub struct ProcessLayout {
     pub tids: Vec<i32>,
     #[prost(message, repeated, tag = "9")]
     pub mappings: Vec<MappingImage>,
+    /// One more than its highest descriptor; 0 when it has none.
+    #[prost(uint32, tag = "10")]
+    pub descriptors_end: u32,
 }
 
 /// Everything else, captured while the tree stands still.

@@ -34,7 +34,10 @@ pub(super) fn complete(
         Error::invalid("read", Object::Image { part: "layout".into() }, "it has no process")
     })?;
     if let Entry::Vacant(place) = stubs.entry(root.pid) {
-        let cradle = cradle.expect("the root is made first, while there is a cradle");
+        let object = || Object::Process { pid: root.pid };
+        let cradle = cradle.ok_or_else(|| {
+            Error::invalid("replace", object(), "the root of a tree cannot change")
+        })?;
         let parent = Parent { puppet: &cradle.puppet, thread: &cradle.thread };
         place.insert(fork(&parent, root, cradle.pid())?);
     }
