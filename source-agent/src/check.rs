@@ -1,6 +1,6 @@
 //! `migrate check`: what stands against a move, found out without touching anything.
 
-use crate::cli::{Check, Move, Speed, When};
+use crate::cli::{Check, Move, MoveWishes, Speed, When};
 use crate::codec::Compress;
 use crate::connection::{Peer, Place};
 use crate::ending::Ending;
@@ -32,8 +32,8 @@ fn both(check: Check, pid: i32, to: Place) -> Attempt {
     let Check { common, state, rules, .. } = check;
     let speed = Speed { bandwidth: None, compress: Compress::Auto };
     let (max_downtime, max_rounds, lazy) = (20, 30, When::Auto);
-    let moving = Move { pid, to, common, state, max_downtime, max_rounds, lazy, speed, rules };
-    Attempt { moving, only_check: true }
+    let wishes = MoveWishes { common, state, max_downtime, max_rounds, lazy, speed, rules };
+    Attempt { moving: Move { pid, to, wishes }, only_check: true }
 }
 
 async fn tree(check: &Check, pid: i32) -> Result<Ending> {

@@ -23,7 +23,25 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
-    pub(crate) moving: Option<Move>,
+    moving: MoveOptions,
+}
+
+impl Cli {
+    /// What is to be done.
+    pub(crate) fn task(self) -> Option<Task> {
+        if let Some(command) = self.command {
+            return Some(Task::Command(command));
+        }
+        let MoveOptions { pid, to, wishes } = self.moving;
+        Some(Task::Move(Move { pid: pid?, to: to?, wishes }))
+    }
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
+pub(crate) enum Task {
+    Move(Move),
+    Command(Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,14 +56,29 @@ pub(crate) enum Command {
     Resume(Resume),
 }
 
+/// Required, unless there is a subcommand.
 #[derive(Debug, Args)]
-pub(crate) struct Move {
+struct MoveOptions {
     /// The first process of the tree
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) pid: i32,
+    #[arg(required = true, value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
     /// Where to: HOST[:PORT]
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, required = true, value_name = "HOST[:PORT]")]
+    to: Option<Place>,
+    #[command(flatten)]
+    wishes: MoveWishes,
+}
+
+/// A move, with everything that was asked for.
+#[derive(Debug)]
+pub(crate) struct Move {
+    pub(crate) pid: i32,
     pub(crate) to: Place,
+    pub(crate) wishes: MoveWishes,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveWishes {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
@@ -234,17 +267,18 @@ mod tests {
 
     #[test]
     fn a_process_and_a_host_are_a_move() {
-        let moving = parse("4711 --to hostb:99 --tcp close --lazy never").unwrap().moving.unwrap();
-        assert_eq!((moving.pid, moving.to.port, moving.max_downtime), (4711, 99, 20));
-        assert_eq!(Rules::from(moving.rules).tcp, Tcp::Close);
-        assert_eq!(Lazy::from(moving.lazy), Lazy::Never);
+        let cli = parse("4711 --to hostb:99 --tcp close --lazy never").unwrap();
+        let Some(Task::Move(Move { pid, to, wishes })) = cli.task() else { panic!("no move") };
+        assert_eq!((pid, to.port, wishes.max_downtime), (4711, 99, 20));
+        assert_eq!(Rules::from(wishes.rules).tcp, Tcp::Close);
+        assert_eq!(Lazy::from(wishes.lazy), Lazy::Never);
     }
 
     #[test]
     fn subcommands_need_no_process() {
         for line in ["check", "check 2 --json --config x", "fingerprint", "list --json"] {
-            let cli = parse(line).unwrap();
-            assert!(cli.command.is_some() && cli.moving.is_none(), "{line}");
+            let task = parse(line).unwrap().task();
+            assert!(matches!(task, Some(Task::Command(_))), "{line}");
         }
         let resume = parse("resume 00000000000000000000000000000001 --vouch runs-there").unwrap();
         assert!(

@@ -1,7 +1,7 @@
 //! `migrate` from the command line to its exit code.
 
 use crate::bulk::Moved;
-use crate::cli::{Cli, Command, Move};
+use crate::cli::{Cli, Command, Move, MoveWishes, Task};
 use crate::connection::{Line, Peer};
 use crate::ending::Ending;
 use crate::engine_thread::{EngineThread, Tree, Workplace};
@@ -47,17 +47,16 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
-    match (cli.command, cli.moving) {
-        (Some(Command::Check(check)), _) => check::run(check).await,
-        (Some(Command::Fingerprint(fingerprint)), _) => {
+    match cli.task().context("there is nothing to do")? {
+        Task::Move(moving) => Ok(run(Attempt { moving, only_check: false }).await),
+        Task::Command(Command::Check(check)) => check::run(check).await,
+        Task::Command(Command::Fingerprint(fingerprint)) => {
             let identity = link::Identity::load_or_create(&fingerprint.config)?;
             print(&identity.fingerprint().to_string());
             Ok(ExitCode::SUCCESS)
         }
-        (Some(Command::List(list)), _) => list::run(&list),
-        (Some(Command::Resume(resume)), _) => resume::run(resume).await,
-        (None, Some(moving)) => Ok(run(Attempt::from(moving)).await),
-        (None, None) => anyhow::bail!("there is nothing to do"),
+        Task::Command(Command::List(list)) => list::run(&list),
+        Task::Command(Command::Resume(resume)) => resume::run(resume).await,
     }
 }
 
@@ -68,15 +67,9 @@ pub(crate) struct Attempt {
     pub(crate) only_check: bool,
 }
 
-impl From<Move> for Attempt {
-    fn from(moving: Move) -> Self {
-        Self { moving, only_check: false }
-    }
-}
-
 /// Ends with the exit code; what went wrong was told.
 pub(crate) async fn run(attempt: Attempt) -> ExitCode {
-    let report = Report::new(Output::new(attempt.moving.common.json));
+    let report = Report::new(Output::new(attempt.moving.wishes.common.json));
     let host = attempt.moving.to.host.clone();
     match prepare(attempt, report).await {
         Ok((session, state, out)) => session.run(state, out).await.code(),
@@ -92,7 +85,7 @@ type Unprepared = (Report, Ending);
 
 /// Looks at the tree first: what this host alone knows to be in the way needs no connection.
 async fn prepare(attempt: Attempt, report: Report) -> Result<Prepared, Unprepared> {
-    let rules = attempt.moving.rules.into();
+    let rules = attempt.moving.wishes.rules.into();
     let inspection = match look(attempt.moving.pid, rules, &report).await {
         Ok(inspection) => inspection,
         Err(ending) => return Err((report, ending)),
@@ -140,7 +133,8 @@ async fn connect(
     inspection: Inspection,
     (post, mut inbox): (Post, Inbox),
 ) -> Result<(Parts, State, Outbox<protocol::source::Action>), Ending> {
-    let Move { pid, to, common, state, speed, .. } = &attempt.moving;
+    let Move { pid, to, wishes } = &attempt.moving;
+    let MoveWishes { common, state, speed, .. } = wishes;
     watch_signals(post.clone()).map_err(|error| Ending::failed(&error))?;
     let id = new_id().map_err(|error| Ending::failed(&error))?;
     let peer = Peer::new(to.clone(), &common.config).map_err(|error| Ending::failed(&error))?;
@@ -170,7 +164,7 @@ async fn connect(
 }
 
 fn plan(attempt: &Attempt, id: MigrationId, found: &Inspection, rtt: Duration) -> Plan {
-    let moving = &attempt.moving;
+    let moving = &attempt.moving.wishes;
     let goal = Goal {
         downtime_ns_max: moving.max_downtime.saturating_mul(1_000_000),
         rounds_max: moving.max_rounds,
