@@ -247,6 +247,11 @@ impl Source {
         descriptors::capture(&table, &self.rules)
     }
 
+    /// The numbers of the address spaces, and whose they are: (space, pid).
+    pub fn spaces(&self) -> impl Iterator<Item = (u32, i32)> {
+        self.tracked.values().map(|tracked| (tracked.shape.space, tracked.shape.pid))
+    }
+
     /// What is left to be fetched from the frozen tree; may be used from any thread.
     pub fn serving(&self) -> Serving {
         Serving::new(self.tracked.values().map(|t| (t.shape.space, t.shape.pid, t.all_stale())))
