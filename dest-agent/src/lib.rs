@@ -1,1 +1,28 @@
+//! Takes process trees in: the destination's side of a migration.
 //!
+//! [`protocol::destination::State`] decides everything. A [`session`] feeds it what comes from the
+//! source, from the engine and from the clock, and does what it answers. What is done stands in a
+//! file of its own: the [`control`] stream, the [`bulk`] streams with their [`gate`], the
+//! [`faults`], the [`lazy`] phase, the [`journal`], and the thread on which the engine works
+//! ([`engine_thread`]).
+
+#![forbid(unsafe_code)]
+
+pub mod arrivals;
+pub mod bulk;
+pub mod cli;
+pub mod control;
+pub mod engine_thread;
+pub mod faults;
+pub mod gate;
+pub mod hello;
+pub mod journal;
+pub mod judge;
+pub mod lazy;
+pub mod left;
+pub mod listen;
+pub mod policy;
+pub mod registry;
+pub mod report;
+pub mod session;
+pub mod tree;

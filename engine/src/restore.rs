@@ -12,14 +12,15 @@ use crate::args;
 use crate::aspects::{self, Scope, Subject};
 use crate::batch::Batch;
 use crate::descriptors::{self, DescriptorsImage, Made};
-use crate::error::{Error, Object};
+use crate::error::{Error, Object, OnObject as _};
 use crate::image::{ProcessImage, TreeImage};
 use crate::kinds::Making;
 use crate::memory::lazy::LazySpace;
 use crate::puppet::{Steered, find_syscall};
 use crate::source::Stopwatch;
 use crate::stage::{Stage, Stub};
-use crate::tracee::{OnOurDeath, Stopped};
+use crate::tracee::OnOurDeath;
+use nix::sys::signal::{Signal::SIGSTOP, kill};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Restored {
     stage: Stage,
     /// Job-control stopped processes, which go on being stopped.
     stopped: Vec<i32>,
+    /// A SIGSTOP waits for every process, and our death does not kill it any more.
+    outlives_us: bool,
     /// What has to be fetched while it runs, a process each, with its userfaultfd.
     pub lazy: Vec<(LazySpace, OwnedFd)>,
     /// How long each step took, for the summary.
@@ -62,7 +65,7 @@ pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
     }
     stopwatch.lap("finish");
     let stopped = living(image).filter(|p| p.is_stopped).map(|p| p.pid).collect();
-    Ok(Restored { stage, stopped, lazy, timings: stopwatch.laps })
+    Ok(Restored { stage, stopped, outlives_us: false, lazy, timings: stopwatch.laps })
 }
 
 fn living(image: &TreeImage) -> impl Iterator<Item = &ProcessImage> {
@@ -168,24 +171,40 @@ impl Restored {
         self.stage.pids()
     }
 
+    /// Makes the stopped tree outlive us without running: a SIGSTOP waits for every process, and
+    /// from then on nothing kills them with us. [`Self::run`] takes the SIGSTOP away again.
+    pub fn outlive_us(&mut self) -> Result<(), Error> {
+        if self.outlives_us {
+            return Ok(());
+        }
+        for &pid in self.stage.stubs.keys() {
+            let process = nix::unistd::Pid::from_raw(pid);
+            kill(process, SIGSTOP).on("guard", || Object::Process { pid })?;
+        }
+        self.outlives_us = true;
+        let threads = self.stage.stubs.values().flat_map(|stub| &stub.threads);
+        threads.into_iter().try_for_each(|thread| thread.set_on_our_death(OnOurDeath::Runs))
+    }
+
     /// Lets the tree run. From here on it is not ours to kill.
     ///
     /// Where memory is lazy it must be served already.
     pub fn run(mut self) -> Result<(), Error> {
+        // All first: if we die between two of them, none may be killed for it, and none may run
+        // without the others.
+        self.outlive_us()?;
         let stubs = std::mem::take(&mut self.stage.stubs);
-        let threads: Vec<Stopped> = stubs.into_values().flat_map(|stub| stub.threads).collect();
-        // All first: if we die between two of them, none may be killed for it.
-        for thread in &threads {
-            thread.set_on_our_death(OnOurDeath::Runs)?;
-        }
-        for &pid in &self.stopped {
-            let process = nix::unistd::Pid::from_raw(pid);
-            // Delivered when it is released; it stops before its first instruction.
-            let _ = nix::sys::signal::kill(process, nix::sys::signal::SIGSTOP);
-        }
         let mut result = Ok(());
-        for thread in threads {
-            result = result.and(thread.release());
+        for (pid, stub) in stubs {
+            // What job control had stopped meets the SIGSTOP before its first instruction.
+            let goes_on = !self.stopped.contains(&pid);
+            for (index, thread) in stub.threads.into_iter().enumerate() {
+                // The first thread takes it away for its process; the others stand still until then.
+                result = result.and(match index == 0 && goes_on {
+                    true => thread.release_without(libc::SIGSTOP),
+                    false => thread.release(),
+                });
+            }
         }
         result
     }

@@ -24,7 +24,7 @@ use cradle::Cradle;
 use shared_memory::SharedMemories;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// A process that is being built. It is stopped, and dies with us until somebody decided.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Stage {
 
     /// Makes what is new known to the filler.
     fn open_spaces(&mut self) -> Result<(), Error> {
-        let mut filler = self.filler.write().unwrap_or_else(PoisonError::into_inner);
+        let mut filler = write_filler(&self.filler);
         for stub in self.stubs.values().filter(|stub| !stub.mappings.is_empty()) {
             let files = file_backed(&stub.mappings);
             if filler.has(stub.space) {
@@ -206,6 +206,7 @@ impl Stage {
         for pid in unwanted.into_iter().rev() {
             let parent = self.layout.process(pid).map(|process| process.ppid);
             if let Some(stub) = self.stubs.remove(&pid) {
+                write_filler(&self.filler).remove(stub.space);
                 stub.end();
             }
             if let Some(parent) = parent.and_then(|parent| self.stubs.get(&parent)) {
@@ -225,11 +226,17 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        // Whoever still fills must not write into processes that are not ours any more.
+        *write_filler(&self.filler) = Filler::new();
         let stubs = std::mem::take(&mut self.stubs);
         for stub in stubs.into_values().rev() {
             stub.end();
         }
     }
+}
+
+fn write_filler(filler: &RwLock<Filler>) -> RwLockWriteGuard<'_, Filler> {
+    filler.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// SIGKILL by pidfd. That a process is gone already is what was wanted.

@@ -226,17 +226,22 @@ impl Stopped {
         self.release_with(0)
     }
 
-    /// Detaches after taking this signal, which waits for its process, away from it.
+    /// Detaches after taking this signal, which waits for its process and cannot be blocked, away
+    /// from it. Every other signal waits meanwhile: the kernel delivers low numbers first, and to
+    /// detach with one of those would leave this one behind.
     pub(crate) fn release_without(self, signal: i32) -> Result<(), Error> {
+        let mask = self.signal_mask()?;
+        self.set_signal_mask(!0)?;
         loop {
             ptrace::cont(self.tid, 0).on("continue", || self.object())?;
             match ptrace::wait(self.tid).on("wait for", || self.object())? {
-                Event::Signal(found) if found == signal => return self.release(),
-                Event::Signal(other) => return self.release_with(other),
+                Event::Signal(found) if found == signal => break,
                 Event::Gone => return Ok(()),
-                Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
+                Event::Signal(_) | Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
             }
         }
+        self.set_signal_mask(mask)?;
+        self.release()
     }
 
     /// Detaches and delivers this signal; 0 also swallows the signal it is stopped for.

@@ -77,6 +77,12 @@ impl Filler {
         self.spaces.insert(space, Space { place, pages: Mutex::new(pages) });
     }
 
+    /// The space is no more. Its process id may be given to a stranger, so nothing may be written
+    /// there from here on.
+    pub fn remove(&mut self, space: u32) {
+        self.spaces.remove(&space);
+    }
+
     /// Whole pages in a row.
     pub fn data(&self, space: u32, address: u64, bytes: &[u8]) -> Result<(), Error> {
         self.data_batch(space, &[(address, bytes)])

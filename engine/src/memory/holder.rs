@@ -122,6 +122,12 @@ impl Holder {
         self.say(tag::WATCH, "", Some(pidfd))
     }
 
+    /// The same for a process by its id, which must not have been waited for yet.
+    pub fn watch_process(&self, pid: i32) -> Result<(), Error> {
+        let pidfd = sys::holder::pidfd_open(pid).on("open", || Object::Process { pid })?;
+        self.watch(pidfd.as_fd())
+    }
+
     /// So is everything in this cgroup: also what was forked since and lost its parents.
     pub fn watch_cgroup(&self, directory: BorrowedFd<'_>) -> Result<(), Error> {
         self.say(tag::CGROUP, "", Some(directory))

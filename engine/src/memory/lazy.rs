@@ -40,6 +40,7 @@ use crate::sys::uffd_missing::MissingUffd;
 use server::{CHANGING_WAIT, Outcome, Shared};
 use space::{Content, Progress, Space};
 use state::State;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -178,6 +179,16 @@ impl LazyMemory {
     /// How many pages are still missing, over all processes.
     pub fn missing_pages(&self) -> u64 {
         self.shared.state.wait_in_line().missing_pages()
+    }
+
+    /// The pages that are still missing, by the source's number for their space.
+    pub fn missing(&self) -> BTreeMap<u32, PageSet> {
+        let mut missing: BTreeMap<u32, PageSet> = BTreeMap::new();
+        for space in self.shared.state.wait_in_line().spaces.iter() {
+            missing.entry(space.origin).or_default().insert_all(&space.missing);
+        }
+        missing.retain(|_, pages| !pages.is_empty());
+        missing
     }
 
     pub fn statistics(&self) -> Statistics {

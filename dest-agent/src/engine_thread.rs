@@ -1,0 +1,114 @@
+//! The one thread on which the engine works on a tree: ptrace answers nobody else.
+
+use crate::session::Event;
+use crate::tree::{NotRun, Parts, Tree};
+use bytes::Bytes;
+use engine::clocks::Clocks;
+use protocol::Failure;
+use protocol::destination::{Doing, Input};
+use protocol::message::Ready;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+/// A machine waits for the answer to one order before it gives the next, but for a discard.
+const ORDERS_MAX: usize = 8;
+
+/// What the thread is told to do, one thing after the other.
+#[derive(Debug)]
+pub enum Order {
+    Stage {
+        layout: Bytes,
+        offsets: Clocks,
+    },
+    Open {
+        round: u32,
+        layout: Bytes,
+    },
+    Build {
+        image: Bytes,
+    },
+    /// See [`Tree::outlive_us`].
+    OutliveUs {
+        answer: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// `since`: when the permit came.
+    Run {
+        since: Option<Instant>,
+    },
+    Discard,
+}
+
+/// Gives orders to the thread. It ends when this is dropped, and with it a tree that is not running.
+#[derive(Debug)]
+pub struct EngineThread(SyncSender<Order>);
+
+/// The thread is gone: it has panicked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the thread that works on the tree is gone")]
+pub struct Gone;
+
+impl EngineThread {
+    /// Answers come as inputs among the events.
+    pub fn start(parts: Parts, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let (orders, received) = sync_channel(ORDERS_MAX);
+        let runtime = Handle::current();
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || work(Tree::new(parts, runtime), &received, &events))?;
+        Ok(Self(orders))
+    }
+
+    pub fn order(&self, order: Order) -> Result<(), Gone> {
+        self.0.try_send(order).map_err(|_| Gone)
+    }
+}
+
+fn work(mut tree: Tree, orders: &Receiver<Order>, events: &mpsc::Sender<Event>) {
+    while let Ok(order) = orders.recv() {
+        if let Some(input) = carry_out(&mut tree, order) {
+            // Fails only when the session has ended, and so will this.
+            let _ = events.blocking_send(Event::Input(input));
+        }
+    }
+}
+
+fn carry_out(tree: &mut Tree, order: Order) -> Option<Input> {
+    let failed = |doing| move |failure| Input::Failed { doing, failure };
+    let done = match order {
+        Order::Stage { layout, offsets } => {
+            let staged = tree.stage(&layout, offsets).map(|()| Input::ShellBuilt);
+            staged.map_err(failed(Doing::BuildShell))
+        }
+        Order::Open { round, layout } => match tree.open(round, &layout) {
+            Ok(()) => return None,
+            Err(failure) => Err(failed(Doing::Store)(failure)),
+        },
+        Order::Build { image } => tree
+            .build(&image)
+            .map(|timings_ns| Input::Built(Ready { timings_ns }))
+            .map_err(failed(Doing::Build)),
+        Order::OutliveUs { answer } => {
+            // Fails only when the session has ended.
+            let _ = answer.send(tree.outlive_us());
+            return None;
+        }
+        Order::Run { since } => run(tree, since),
+        Order::Discard => tree.discard().map(|()| Input::Discarded).map_err(failed(Doing::Discard)),
+    };
+    Some(done.unwrap_or_else(|input| input))
+}
+
+fn run(tree: &mut Tree, since: Option<Instant>) -> Result<Input, Input> {
+    match tree.run() {
+        Ok(()) => {
+            let passed = since.map_or(0, |since| since.elapsed().as_nanos());
+            let resumed_after_ns = u64::try_from(passed).unwrap_or(u64::MAX);
+            Ok(Input::Running { resumed_after_ns })
+        }
+        Err(NotRun::Failed(failure)) => Err(Input::Failed { doing: Doing::Run, failure }),
+        Err(NotRun::Lost(failure)) => Err(Input::TreeLost(failure)),
+    }
+}
