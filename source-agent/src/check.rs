@@ -1,29 +1,34 @@
 //! `migrate check`: what stands against a move, found out without touching anything.
 
+use crate::attempt::{Attempt, new_id};
+use crate::bulk::Moved;
 use crate::cli::{Check, Move, MoveWishes, Speed, When};
 use crate::codec::Compress;
-use crate::connection::{Peer, Place};
+use crate::connection::{Line, Peer, Place};
 use crate::ending::Ending;
+use crate::hello;
 use crate::inspection::{self, Looked};
+use crate::news::{self, News};
 use crate::output::Output;
 use crate::report::Report;
-use crate::run::{Attempt, run as attempt};
-use crate::{hello, news};
 use anyhow::Result;
-use protocol::version::agree;
+use engine::kinds::Rules;
+use protocol::limits::HELLO_WAIT;
+use protocol::version::{Mismatch, agree};
 use protocol::{Message, Refusal};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use tokio::task::spawn_blocking;
 
 pub(crate) async fn run(check: Check) -> Result<ExitCode> {
-    let ending = match (check.pid, check.to.clone()) {
-        (Some(pid), Some(to)) => return Ok(attempt(both(check, pid, to)).await),
-        (Some(pid), None) => tree(&check, pid).await?,
-        (None, Some(to)) => host(to, &check.common.config).await?,
-        (None, None) => this_host().await?,
-    };
     let report = Report::new(Output::new(check.common.json));
+    let found = match (check.pid, check.to.clone()) {
+        (Some(pid), Some(to)) => return Ok(both(check, pid, to).run().await),
+        (Some(pid), None) => tree(pid, check.rules.into(), &report).await,
+        (None, Some(to)) => host(to, &check.common.config).await,
+        (None, None) => this_host().await,
+    };
+    let ending = found.map_or_else(|ending| ending, |()| Ending::Movable);
     report.ends(&ending, "");
     Ok(ending.code())
 }
@@ -36,65 +41,42 @@ fn both(check: Check, pid: i32, to: Place) -> Attempt {
     Attempt { moving: Move { pid, to, wishes }, only_check: true }
 }
 
-async fn tree(check: &Check, pid: i32) -> Result<Ending> {
-    let rules = check.rules.into();
-    let looked = tokio::task::spawn_blocking(move || inspection::look(pid, rules)).await?;
-    let output = Report::new(Output::new(check.common.json));
-    Ok(match looked {
-        Ok(Looked { outcome, notes }) => {
-            notes.iter().for_each(|note| output.note(&note.to_string()));
-            outcome.map_or_else(Ending::Refused, |_| Ending::Movable)
-        }
-        Err(error) => Ending::failed(&error),
-    })
+/// What this host alone can say of it.
+async fn tree(pid: i32, rules: Rules, report: &Report) -> Result<(), Ending> {
+    let Looked { outcome, notes } = spawn_blocking(move || inspection::look(pid, rules)).await??;
+    notes.iter().for_each(|note| report.note(&note.to_string()));
+    outcome.map(drop).map_err(Ending::Refused)
 }
 
 /// Whether pages can be tracked here at all.
-async fn this_host() -> Result<Ending> {
-    let hello = tokio::task::spawn_blocking(hello::of_this_host).await?;
-    let hello = match hello {
-        Ok(hello) => hello,
-        Err(error) => return Ok(Ending::failed(&error)),
-    };
-    let tracks = hello.host.features.iter().any(|feature| feature.ends_with("-tracking"));
-    if tracks {
-        return Ok(Ending::Movable);
+async fn this_host() -> Result<(), Ending> {
+    let host = spawn_blocking(hello::of_this_host).await??.host;
+    if host.features.iter().any(|feature| feature.ends_with("-tracking")) {
+        return Ok(());
     }
     let reason = "can track writes neither by soft-dirty pages nor by write protection";
     let advice = "Use a kernel with CONFIG_MEM_SOFT_DIRTY, or Linux 6.7 or later.";
-    Ok(Ending::Refused(vec![Refusal::new(format!("host {}", hello.host.hostname), reason, advice)]))
+    let name = format!("host {}", host.hostname);
+    Err(Ending::Refused(vec![Refusal::new(name, reason, advice)]))
 }
 
-/// Whether the destination knows us, we know it, and both could move anything at all.
-async fn host(to: Place, config: &Path) -> Result<Ending> {
-    let ours = tokio::task::spawn_blocking(hello::of_this_host).await??;
-    let peer = Peer::new(to, config)?;
-    let connection = match peer.dial().await {
-        Ok(connection) => connection,
-        Err(error) => return Ok(Ending::failed(&error)),
-    };
+/// Whether the destination lets us in, and the two hosts could move anything at all.
+async fn host(to: Place, config: &Path) -> Result<(), Ending> {
+    let ours = spawn_blocking(hello::of_this_host).await??;
+    let connection = Peer::new(to, config)?.dial().await?;
     let (post, mut inbox) = news::queue();
-    let id = crate::run::new_id()?;
-    let mut line =
-        crate::connection::Line::open(connection, id, 1, post, crate::bulk::Moved::default())
-            .await?;
+    let mut line = Line::open(connection, new_id()?, 1, post, Moved::default()).await?;
     line.send(Message::Hello(ours.clone())).await?;
-    let heard = tokio::time::timeout(protocol::limits::HELLO_WAIT, inbox.recv()).await;
+    let heard = tokio::time::timeout(HELLO_WAIT, inbox.recv()).await;
     line.close("it was only to be checked").await;
-    Ok(match heard {
-        Ok(Some(news::News::Heard { message: Message::Hello(theirs), .. })) => {
-            match agree(&ours, &theirs) {
-                Ok(_) => Ending::Movable,
-                Err(found) => Ending::Refused(
-                    found.iter().map(|mismatch| mismatch.refusal(&theirs)).collect(),
-                ),
-            }
+    match heard {
+        Ok(Some(News::Heard { message: Message::Hello(theirs), .. })) => {
+            let refusal = |mismatch: &Mismatch| mismatch.refusal(&theirs);
+            agree(&ours, &theirs)
+                .map(drop)
+                .map_err(|found| Ending::Refused(found.iter().map(refusal).collect()))
         }
-        Ok(Some(news::News::Lost { cause, .. })) => Ending::Failed(vec![cause]),
-        _ => Ending::Failed(vec![no_hello(protocol::limits::HELLO_WAIT)]),
-    })
-}
-
-fn no_hello(waited: Duration) -> String {
-    format!("the destination did not say what it is within {waited:?}")
+        Ok(Some(News::Lost { cause, .. })) => Err(Ending::Failed(vec![cause])),
+        _ => Err(Ending::Failed(vec![format!("it did not say what it is within {HELLO_WAIT:?}")])),
+    }
 }

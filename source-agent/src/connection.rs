@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -144,6 +144,8 @@ pub(crate) struct Line {
     listener: JoinSet<()>,
     pages: JoinSet<()>,
     pub(crate) has_pages: bool,
+    /// How long the destination took to accept the stream: a round trip at least.
+    answered_within: Duration,
 }
 
 /// For the destination to have taken our last word, and for it to know that we have gone.
@@ -159,9 +161,21 @@ impl Line {
     ) -> Result<Self, LinkError> {
         let watch = Watch { line: number, post, moved };
         let mut listener = JoinSet::new();
+        let began = Instant::now();
         let control = control::open(&connection, id, &watch, &mut listener).await?;
+        let answered_within = began.elapsed();
         let (pages, has_pages) = (JoinSet::new(), false);
-        Ok(Self { number, connection, control, id, watch, listener, pages, has_pages })
+        Ok(Self {
+            number,
+            connection,
+            control,
+            id,
+            watch,
+            listener,
+            pages,
+            has_pages,
+            answered_within,
+        })
     }
 
     pub(crate) async fn send(
@@ -185,8 +199,10 @@ impl Line {
         self.pages.abort_all();
     }
 
+    /// An estimate that is never too short. The link's own begins with the handshake, which is
+    /// mostly arithmetic.
     pub(crate) fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.connection.rtt().min(self.answered_within)
     }
 
     /// Leaves without a word, for another line to come.

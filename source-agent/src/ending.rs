@@ -32,11 +32,14 @@ pub(crate) enum Ending {
     },
 }
 
-impl Ending {
-    pub(crate) fn failed(error: &(dyn Error + 'static)) -> Self {
-        Self::Failed(chain(error))
+/// What fails before the machine has begun has touched nothing.
+impl<E: Error + 'static> From<E> for Ending {
+    fn from(error: E) -> Self {
+        Self::Failed(chain(&error))
     }
+}
 
+impl Ending {
     /// Of a machine that has come to rest, or is left where it stands.
     pub(crate) fn of(state: State, id: MigrationId) -> Self {
         let phase = state.phase();

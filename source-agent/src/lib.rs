@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attempt;
 mod bulk;
 mod check;
 mod cli;

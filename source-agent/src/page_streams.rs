@@ -3,6 +3,7 @@
 //! Used from the engine's thread. What is under way is bounded: a full stream makes the engine
 //! wait, and a lost one fails it.
 
+use crate::cli::Speed;
 use crate::codec::{CodecChoice, Compress};
 use crate::interrupt::Interrupt;
 use crate::pace::Pace;
@@ -31,6 +32,12 @@ const RECORD_BYTES_MAX: usize = engine::memory::DATA_BYTES_MAX + 64;
 pub(crate) struct Wishes {
     pub(crate) bandwidth_megabit: Option<u64>,
     pub(crate) compress: Compress,
+}
+
+impl From<Speed> for Wishes {
+    fn from(Speed { bandwidth, compress }: Speed) -> Self {
+        Self { bandwidth_megabit: bandwidth, compress }
+    }
 }
 
 #[derive(Debug)]

@@ -24,10 +24,10 @@ pub(crate) async fn run(resume: Resume) -> Result<ExitCode> {
     let place = past.header.place().context("the journal names no destination")?;
     let peer = Peer::new(place, &common.config)?;
     let (post, inbox) = news::queue();
-    watch_signals(post.clone())?;
+    watch_signals(&post)?;
     let (root, tree) = (past.header.root, tree(past)?);
-    let wishes = Wishes { bandwidth_megabit: speed.bandwidth, compress: speed.compress };
-    let workplace = Workplace { root, journal: Some(journal), wishes, post: post.clone(), tree };
+    let (journal, wishes) = (Some(journal), Wishes::from(speed));
+    let workplace = Workplace { root, journal, wishes, post: post.clone(), tree };
     let engine = EngineThread::start(workplace).context("start the engine's thread")?;
     let mut out = Outbox::new();
     let machine = State::recover(id, last, &mut out);
