@@ -12,7 +12,6 @@ use crate::freeze::Frozen;
 use crate::image::ProcessImage;
 use crate::memory::mapping::Mapping;
 use crate::puppet::{Puppet, Steered, find_syscall, free_address};
-use crate::tree::Life;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -85,13 +84,12 @@ fn with_puppet(
     repair_trap_action(puppet, steered, syscall_at, answers.bytes(trap_action))?;
     Ok(ProcessImage {
         pid: process.pid,
-        is_zombie: false,
-        exit_status: 0,
-        is_stopped: process.life == Life::Stopped,
+        is_stopped: steered.thread().is_group_stopped(),
         memory: Some(memory_fields::capture(process, answers.raw(brk).cast_unsigned())?),
         aspects: aspects::read_all(asked, &subject, &answers)?,
         threads,
         pending_signals: owned(steered.thread().queued_signals(true)?),
+        ..ProcessImage::default()
     })
 }
 
@@ -100,6 +98,7 @@ fn zombie(frozen: &Frozen) -> ProcessImage {
         pid: frozen.process.pid,
         is_zombie: true,
         exit_status: frozen.process.stat.exit_code.unwrap_or(0),
+        zombie_name: frozen.process.stat.comm.clone(),
         ..ProcessImage::default()
     }
 }
@@ -111,7 +110,7 @@ fn owned<const N: usize>(infos: Vec<[u8; N]>) -> Vec<Vec<u8>> {
 fn arena_address(pid: i32, mappings: &[Mapping]) -> Result<u64, Error> {
     let taken: Vec<(u64, u64)> = mappings.iter().map(|m| (m.start, m.end)).collect();
     free_address(&taken).ok_or_else(|| {
-        let object = crate::Object::Process { pid };
+        let object = Object::Process { pid };
         Error::invalid("find room in", object, "its mappings leave none")
     })
 }

@@ -189,7 +189,8 @@ impl Held {
         for frozen in self.processes.iter().rev() {
             crate::stage::kill(frozen.process.pid);
         }
-        for thread in self.processes.iter().flat_map(|frozen| &frozen.threads) {
+        // The leader last: it is not reported dead before all others were waited for.
+        for thread in self.processes.iter().flat_map(|frozen| frozen.threads.iter().rev()) {
             // A killed thread can only be dead; its parent gets to know when we have waited.
             while !matches!(crate::sys::ptrace::wait(thread.tid()), Ok(Event::Gone) | Err(_)) {}
         }

@@ -8,7 +8,7 @@ use crate::clocks::Clocks;
 use crate::descriptors::DescriptorsImage;
 use crate::error::{Error, Object};
 use crate::memory::mapping_image::{MappingImage, ObjectImage};
-use crate::sys::ptrace::{registers_from_words, registers_to_words};
+use crate::sys::ptrace::{XSTATE_BYTES_MAX, registers_from_words, registers_to_words};
 use crate::tracee::Registers;
 
 /// The shape of a tree: which processes, threads and mappings there are, without their contents.
@@ -47,6 +47,9 @@ pub struct ProcessLayout {
     pub tids: Vec<i32>,
     #[prost(message, repeated, tag = "9")]
     pub mappings: Vec<MappingImage>,
+    /// One more than its highest descriptor; 0 when it has none.
+    #[prost(uint32, tag = "10")]
+    pub descriptors_end: u32,
 }
 
 /// Everything else, captured while the tree stands still.
@@ -94,6 +97,9 @@ pub struct ProcessImage {
     /// The siginfo of every signal that waits for the process, oldest first.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub pending_signals: Vec<Vec<u8>>,
+    /// What a zombie is called; a living thread's name is an aspect.
+    #[prost(string, tag = "9")]
+    pub zombie_name: String,
 }
 
 /// `struct prctl_mm_map` of prctl(2), and what goes with it.
@@ -116,8 +122,12 @@ pub struct ThreadImage {
     /// `struct user_regs_struct` of x86-64, word by word.
     #[prost(uint64, repeated, tag = "2")]
     pub registers: Vec<u64>,
+    /// The XSAVE area without the zeros at its end: with AMX it has 11 KiB, and few threads use
+    /// the last eight.
     #[prost(bytes = "vec", tag = "3")]
     pub xstate: Vec<u8>,
+    #[prost(uint32, tag = "8")]
+    pub xstate_bytes: u32,
     #[prost(fixed64, tag = "4")]
     pub signal_mask: u64,
     #[prost(message, optional, tag = "5")]
@@ -131,6 +141,25 @@ pub struct ThreadImage {
 impl ThreadImage {
     pub(crate) fn words_of(registers: &Registers) -> Vec<u64> {
         registers_to_words(registers)
+    }
+
+    /// Splits an XSAVE area into what is sent of it and its whole length.
+    pub(crate) fn trimmed(mut xstate: Vec<u8>) -> (Vec<u8>, u32) {
+        let whole = u32::try_from(xstate.len()).expect("an XSAVE area is a few kilobytes");
+        let used = xstate.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        xstate.truncate(used);
+        (xstate, whole)
+    }
+
+    pub(crate) fn whole_xstate(&self) -> Result<Vec<u8>, Error> {
+        let whole = self.xstate_bytes as usize;
+        if whole > XSTATE_BYTES_MAX || self.xstate.len() > whole {
+            let part = format!("vector registers of thread {}", self.tid);
+            return Err(Error::invalid("read the", Object::Image { part }, "their size is wrong"));
+        }
+        let mut xstate = self.xstate.clone();
+        xstate.resize(whole, 0);
+        Ok(xstate)
     }
 
     pub(crate) fn registers(&self) -> Result<Registers, Error> {

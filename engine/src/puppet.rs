@@ -19,11 +19,12 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
-pub const ARENA_BYTES: u64 = 1 << 20;
+pub const ARENA_BYTES: u64 = ARENA_LENGTH as u64;
+const ARENA_LENGTH: usize = 1 << 20;
 const ENTRIES_OFFSET: usize = 4096;
 const BYTES_OFFSET: usize = 256 << 10;
 const ENTRIES_MAX: usize = (BYTES_OFFSET - ENTRIES_OFFSET) / blob::ENTRY_BYTES;
-const BYTES_MAX: usize = ARENA_BYTES as usize - BYTES_OFFSET;
+const BYTES_MAX: usize = ARENA_LENGTH - BYTES_OFFSET;
 
 /// Every signal but SIGTRAP: forcing a blocked SIGTRAP on a thread resets its action.
 const MASK_WHILE_STEERED: u64 = !(1 << (libc::SIGTRAP - 1));
@@ -153,8 +154,8 @@ impl Puppet {
         let local = pidfd_getfd(process.as_fd(), number).on("share memory with", object)?;
         nix::unistd::ftruncate(&local, ARENA_BYTES.cast_signed())
             .on("share memory with", object)?;
-        let length = usize::try_from(ARENA_BYTES).expect("64-bit addresses");
-        let memory = SharedBytes::map(local.as_fd(), length).on("share memory with", object)?;
+        let memory =
+            SharedBytes::map(local.as_fd(), ARENA_LENGTH).on("share memory with", object)?;
         let protection = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).cast_unsigned();
         let flags = (libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE).cast_unsigned();
         steered.call(

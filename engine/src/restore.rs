@@ -43,7 +43,6 @@ pub struct Restored {
 pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
     let mut stopwatch = Stopwatch::default();
     check(&stage, image)?;
-    stage.end_cradle()?;
     restore_descriptors(&stage, image)?;
     stopwatch.lap("descriptors");
     lazy::drop_what_the_source_dropped(&stage)?;

@@ -166,7 +166,7 @@ impl Source {
     pub fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         let mut round = self.objects.round(sink)?;
         for tracked in self.tracked.values_mut() {
-            round.add(tracked.round(sink)?);
+            round.add(unless_gone(tracked.round(sink))?);
         }
         Ok(round)
     }
@@ -175,7 +175,7 @@ impl Source {
     pub fn round_of_what_cannot_wait(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         let mut round = self.objects.round(sink)?;
         for tracked in self.tracked.values_mut() {
-            round.add(tracked.round_of_what_cannot_wait(sink)?);
+            round.add(unless_gone(tracked.round_of_what_cannot_wait(sink))?);
         }
         Ok(round)
     }
@@ -247,9 +247,22 @@ impl Source {
         descriptors::capture(&table, &self.rules)
     }
 
+    /// The numbers of the address spaces, and whose they are: (space, pid).
+    pub fn spaces(&self) -> impl Iterator<Item = (u32, i32)> {
+        self.tracked.values().map(|tracked| (tracked.shape.space, tracked.shape.pid))
+    }
+
     /// What is left to be fetched from the frozen tree; may be used from any thread.
     pub fn serving(&self) -> Serving {
         Serving::new(self.tracked.values().map(|t| (t.shape.space, t.shape.pid, t.all_stale())))
+    }
+}
+
+/// A process that ended in the middle of a round has no pages; the next layout is without it.
+fn unless_gone(round: Result<Round, Error>) -> Result<Round, Error> {
+    match round {
+        Err(error) if error.is_gone() => Ok(Round::default()),
+        other => other,
     }
 }
 

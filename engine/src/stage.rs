@@ -38,6 +38,8 @@ pub(crate) struct Stub {
     pub(crate) mappings: Vec<MappingImage>,
     /// Where its vdso is, when it has one by now.
     vdso_at: Option<u64>,
+    /// Its descriptor table has room for this many.
+    descriptors_end: u32,
     session: i32,
     group: i32,
 }
@@ -51,6 +53,7 @@ impl Stub {
             threads: vec![leader],
             mappings: Vec::new(),
             vdso_at: None,
+            descriptors_end: 0,
             session,
             group: 0,
         }
@@ -66,6 +69,23 @@ impl Stub {
         let answers = self.puppet.run(&steered, batch);
         steered.end()?;
         answers
+    }
+
+    /// Makes its descriptor table as large as it will be. A table that grows while threads share
+    /// it waits for an RCU grace period, 10 ms and more, and that is not for the freeze.
+    fn make_room_for_descriptors(&mut self, end: u32) -> Result<(), Error> {
+        if end <= self.descriptors_end {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        let fd = batch.try_call(libc::SYS_pidfd_open, args![std::process::id(), 0]);
+        // Beyond our own limit on open files this fails here, and is said when it matters.
+        let args = args![fd, libc::F_DUPFD_CLOEXEC, end.saturating_add(BORROWED_NUMBERS)];
+        batch.try_call(libc::SYS_fcntl, args);
+        batch.try_call(libc::SYS_close_range, args![0, u32::MAX, 0]);
+        self.run(&batch)?;
+        self.descriptors_end = end;
+        Ok(())
     }
 
     /// Kills it. Its parent has to wait for it afterwards.
@@ -87,10 +107,12 @@ impl Stub {
     }
 }
 
+/// Numbers above the program's own that we need for a moment.
+const BORROWED_NUMBERS: u32 = 8;
+
 /// The whole shell. Dropping it kills every stub.
 #[derive(Debug)]
 pub struct Stage {
-    cradle: Option<Cradle>,
     pub(crate) stubs: BTreeMap<i32, Stub>,
     pub(crate) shared: SharedMemories,
     pub(crate) layout: Layout,
@@ -108,21 +130,28 @@ impl Stage {
         let leader = (root.sid != root.pid && root.sid != 0).then_some(root.sid);
         let cradle = Cradle::make(leader, arena_at, offsets)?;
         let mut stage = Self {
-            cradle: Some(cradle),
             stubs: BTreeMap::new(),
             shared: SharedMemories::default(),
             layout: Layout::default(),
             filler: Arc::default(),
         };
-        stage.apply(layout)?;
+        let built = stage.build(layout, Some(&cradle));
+        // The root's parent is init from here on, or a subreaper. This takes milliseconds, so it
+        // is not for the freeze.
+        let ended = cradle.end();
+        built.and(ended)?;
         Ok(stage)
     }
 
     /// Changes the shell to a newer layout; what stays keeps the pages that were filled in.
     pub fn apply(&mut self, layout: &Layout) -> Result<(), Error> {
+        self.build(layout, None)
+    }
+
+    fn build(&mut self, layout: &Layout, cradle: Option<&Cradle>) -> Result<(), Error> {
         check(layout)?;
         self.remove_all_but(layout)?;
-        family::complete(&layout.processes, self.cradle.as_ref(), &mut self.stubs)?;
+        family::complete(&layout.processes, cradle, &mut self.stubs)?;
         self.shared.complete(&layout.shared)?;
         for process in &layout.processes {
             let stub = self.stubs.get_mut(&process.pid).expect("made by family::complete");
@@ -130,6 +159,7 @@ impl Stage {
                 let lost = layout::apply(stub, &process.mappings, &mut self.shared)?;
                 forget(&self.filler, stub.space, &lost)?;
                 vdso::apply(stub, &process.mappings, &layout.vdso)?;
+                stub.make_room_for_descriptors(process.descriptors_end)?;
                 threads::apply(stub, &process.tids)?;
             }
         }
@@ -186,11 +216,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets go of the cradle; the root's parent is then init or a subreaper.
-    pub(crate) fn end_cradle(&mut self) -> Result<(), Error> {
-        self.cradle.take().map_or(Ok(()), Cradle::end)
-    }
-
     pub fn pids(&self) -> Vec<i32> {
         self.stubs.keys().copied().collect()
     }
@@ -206,9 +231,6 @@ impl Drop for Stage {
         let stubs = std::mem::take(&mut self.stubs);
         for stub in stubs.into_values().rev() {
             stub.end();
-        }
-        if let Err(error) = self.end_cradle() {
-            tracing::warn!(%error, "the first process of a discarded tree is still there");
         }
     }
 }

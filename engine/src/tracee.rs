@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Object, OnObject as _};
 use crate::sys::process::thread_signal;
-use crate::sys::ptrace::{self, Event, RseqConfiguration, SIGINFO_BYTES};
+use crate::sys::ptrace::{self, Event, PTRACE_EVENT_STOP, RseqConfiguration, SIGINFO_BYTES};
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
@@ -12,7 +12,6 @@ pub type Registers = libc::user_regs_struct;
 /// ptrace answers only the thread that attached, so a tracee stays on it.
 type OnTracerThread = PhantomData<*const ()>;
 
-const PTRACE_EVENT_STOP: i32 = 128;
 /// Linux 4.3: a stopped thread's seccomp filters do not see what we make it do.
 const PTRACE_O_SUSPEND_SECCOMP: i32 = 1 << 21;
 
@@ -37,6 +36,7 @@ pub struct Running {
 pub struct Stopped {
     pid: i32,
     tid: i32,
+    is_group_stopped: bool,
     /// Signals that came while we steered it and that cannot be blocked; sent again at release.
     held_back: RefCell<Vec<i32>>,
     thread: OnTracerThread,
@@ -85,21 +85,23 @@ impl Running {
 
     pub fn wait_stopped(self) -> Result<Outcome<Stopped>, Error> {
         let object = || Object::Thread { pid: self.pid, tid: self.tid };
-        loop {
+        let is_group_stopped = loop {
             match ptrace::wait(self.tid).on("wait for", object)? {
-                Event::Event(PTRACE_EVENT_STOP) => break,
+                Event::Ptrace(PTRACE_EVENT_STOP) => break false,
+                Event::GroupStop(_) => break true,
                 Event::Gone => return Ok(Outcome::Gone),
                 Event::Signal(signal) => {
                     // Stopped on its way to a signal. Let it be delivered: the interrupt is
                     // still pending and stops it before the handler's first instruction.
                     ptrace::cont(self.tid, signal).on("continue", object)?;
                 }
-                Event::Event(_) | Event::Syscall => {
+                Event::Ptrace(_) | Event::Syscall => {
                     ptrace::cont(self.tid, 0).on("continue", object)?;
                 }
             }
-        }
-        Ok(Outcome::Alive(Stopped::new(self.pid, self.tid)))
+        };
+        let stopped = Stopped::new(self.pid, self.tid);
+        Ok(Outcome::Alive(Stopped { is_group_stopped, ..stopped }))
     }
 
     pub fn stop(self) -> Result<Outcome<Stopped>, Error> {
@@ -110,14 +112,20 @@ impl Running {
 
 impl Stopped {
     fn new(pid: i32, tid: i32) -> Self {
-        Self { pid, tid, held_back: RefCell::default(), thread: PhantomData }
+        Self {
+            pid,
+            tid,
+            is_group_stopped: false,
+            held_back: RefCell::default(),
+            thread: PhantomData,
+        }
     }
 
     /// A child or thread that was born traced (CLONE_PTRACE): waits for its birth stop.
     pub(crate) fn born(pid: i32, tid: i32) -> Result<Self, Error> {
         let object = || Object::Thread { pid, tid };
         match ptrace::wait(tid).on("wait for", object)? {
-            Event::Event(PTRACE_EVENT_STOP) => Ok(Self::new(pid, tid)),
+            Event::Ptrace(PTRACE_EVENT_STOP) => Ok(Self::new(pid, tid)),
             other => Err(Error::invalid(
                 "wait for the birth of",
                 object(),
@@ -132,6 +140,11 @@ impl Stopped {
 
     pub fn tid(&self) -> i32 {
         self.tid
+    }
+
+    /// Stopped by job control (SIGSTOP, SIGTSTP ...), before we came.
+    pub fn is_group_stopped(&self) -> bool {
+        self.is_group_stopped
     }
 
     pub fn object(&self) -> Object {
@@ -204,7 +217,7 @@ impl Stopped {
                 }
                 // SIGSTOP and SIGKILL cannot be blocked. A SIGSTOP from outside is sent again.
                 Event::Signal(signal) => self.held_back.borrow_mut().push(signal),
-                Event::Event(_) | Event::Syscall => {}
+                Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
             }
         }
     }
@@ -224,7 +237,7 @@ impl Stopped {
             match ptrace::wait(self.tid).on("wait for", || self.object())? {
                 Event::Signal(found) if found == signal => break,
                 Event::Gone => return Ok(()),
-                Event::Signal(_) | Event::Event(_) | Event::Syscall => {}
+                Event::Signal(_) | Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
             }
         }
         self.set_signal_mask(mask)?;

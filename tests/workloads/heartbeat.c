@@ -43,7 +43,7 @@ static int64_t beat(clockid_t clock, int64_t *last, int64_t gap_max) {
 static void run(void) {
 	int64_t real = now_ns(CLOCK_REALTIME), monotonic = now_ns(CLOCK_MONOTONIC);
 	int64_t real_gap = 0, monotonic_gap = 0;
-	for (long beats = 1; !prove_last; beats++) {
+	for (long beats = 1; !prove_asked; beats++) {
 		struct timespec interval = {0, 200000};
 		nanosleep(&interval, NULL);
 		if (atomic_exchange(&reset, false))

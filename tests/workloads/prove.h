@@ -29,12 +29,14 @@
 
 #define PAGE 4096
 
-/* Set by SIGTERM: the check that sees it is the last one. */
-static volatile sig_atomic_t prove_last;
+/* Set by SIGTERM, at any moment. */
+static volatile sig_atomic_t prove_asked;
+/* Whether this check is the last one; it does not change in the middle of a check. */
+static bool prove_last;
 
 static void prove_on_term(int signal) {
 	(void)signal;
-	prove_last = 1;
+	prove_asked = 1;
 }
 
 static inline void say(const char *format, ...) {
@@ -118,11 +120,11 @@ static inline int prove(bool (*check)(void), void (*spoil)(void)) {
 	bool spoils = getenv("PROVE_SPOIL") != NULL;
 	say("ready");
 	for (long checks = 1;; checks++) {
-		bool last = prove_last;
+		prove_last = prove_asked;
 		if (!check())
 			return 1;
 		say("ok %ld", checks);
-		if (last)
+		if (prove_last)
 			break;
 		if (spoils && checks == 3)
 			spoil();

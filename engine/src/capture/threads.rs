@@ -42,10 +42,12 @@ fn capture_one(
     let asked = aspects::ask_all(Scope::Thread, &subject, &mut batch);
     let answers = puppet.run(steered, &batch)?;
     let rseq = thread.rseq()?;
+    let (xstate, xstate_bytes) = ThreadImage::trimmed(thread.xstate()?);
     Ok(ThreadImage {
         tid: thread.tid(),
         registers: ThreadImage::words_of(steered.registers()),
-        xstate: thread.xstate()?,
+        xstate,
+        xstate_bytes,
         signal_mask: steered.signal_mask(),
         rseq: (rseq.address != 0).then_some(RseqImage {
             pointer: rseq.address,

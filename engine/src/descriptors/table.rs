@@ -57,11 +57,11 @@ pub fn collect(pids: &[i32]) -> Result<Table, Error> {
     let mut table = Table::default();
     let mut filling = Filling::default();
     for &pid in pids {
-        let process = Process::open(pid)?;
-        for fd in process.numbers()? {
-            table.add(&process, fd, &mut filling)?;
+        match table.add_process(pid, &mut filling) {
+            // A running tree's processes come and go; a frozen one's do not.
+            Err(error) if error.is_gone() => {}
+            other => other?,
         }
-        table.processes.push(process);
     }
     table.group_objects();
     Ok(table)
@@ -87,6 +87,15 @@ impl Table {
         table.processes.push(process);
         table.group_objects();
         Ok(table)
+    }
+
+    fn add_process(&mut self, pid: i32, filling: &mut Filling) -> Result<(), Error> {
+        let process = Process::open(pid)?;
+        for fd in process.numbers()? {
+            self.add(&process, fd, filling)?;
+        }
+        self.processes.push(process);
+        Ok(())
     }
 
     fn add(&mut self, process: &Process, fd: i32, filling: &mut Filling) -> Result<(), Error> {

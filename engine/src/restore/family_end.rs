@@ -24,6 +24,8 @@ fn die(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
     let mut batch = Batch::new();
     let not_dumpable = args![libc::PR_SET_DUMPABLE, 0];
     batch.call("keep from dumping core", &stub.object(), libc::SYS_prctl, not_dumpable);
+    let name = batch.string(&process.zombie_name);
+    batch.try_call(libc::SYS_prctl, args![libc::PR_SET_NAME, name]);
     stub.run(&batch)?;
     let signal = process.exit_status & 0x7f;
     if signal != 0 {

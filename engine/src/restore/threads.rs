@@ -40,7 +40,7 @@ fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result
 }
 
 fn set_registers(thread: &Stopped, image: &ThreadImage, signal_waits: bool) -> Result<(), Error> {
-    thread.set_xstate(&image.xstate)?;
+    thread.set_xstate(&image.whole_xstate()?)?;
     let registers = interrupted::on_a_new_task(&image.registers()?, signal_waits);
     thread.set_registers(&registers)?;
     thread.set_signal_mask(image.signal_mask)

@@ -8,6 +8,7 @@ use crate::memory::mapping::Mapping;
 use crate::memory::mapping_image::ObjectImage;
 use crate::memory::shared::SharedObject;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 #[derive(Debug, Default)]
 pub(super) struct Objects(BTreeMap<ObjectKey, Known>);
@@ -28,9 +29,9 @@ impl Objects {
         origin: &Origin,
         spaces: &mut Spaces,
     ) -> Result<(), Error> {
-        if !self.0.contains_key(&key) {
+        if let Entry::Vacant(new) = self.0.entry(key) {
             let object = SharedObject::open(pid, mapping, spaces.next())?;
-            self.0.insert(key, Known { object, origin: origin.clone() });
+            new.insert(Known { object, origin: origin.clone() });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::Spaces;
 use super::mappings::{self, Identities};
 use super::objects::Objects;
-use crate::error::Error;
+use crate::error::{Error, Object, OnObject as _};
 use crate::image::ProcessLayout;
 use crate::memory::backing::{self, MappingKind};
 use crate::memory::mapping::{self, Mapping};
@@ -64,6 +64,7 @@ impl Shape {
             space: self.space,
             tids: tree::threads(self.pid)?,
             mappings: self.images.clone(),
+            descriptors_end: descriptors_end(self.pid)?,
             ..ids(process)
         })
     }
@@ -86,6 +87,13 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+fn descriptors_end(pid: i32) -> Result<u32, Error> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .on("list the descriptors of", || Object::Process { pid })?;
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(numbers.max().map_or(0, |highest: u32| highest.saturating_add(1)))
 }
 
 /// A process without its memory; all that there is of a zombie.

@@ -2,7 +2,7 @@
 //!
 //! It is a fork of ours that has given everything up: memory, descriptors, session. All other
 //! stubs descend from it, so they inherit the arena, the time namespace and the empty tables.
-//! When the tree is complete it ends, and the tree's root becomes a child of init.
+//! When the root is made it ends, and the root becomes a child of init.
 
 use crate::args;
 use crate::batch::Batch;

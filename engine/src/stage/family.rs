@@ -14,6 +14,7 @@ use crate::puppet::Steered;
 use crate::sys::process::CloneArguments;
 use crate::tracee::Stopped;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 const CLONE_PTRACE: u64 = 0x2000;
 
@@ -32,11 +33,13 @@ pub(super) fn complete(
     let root = wanted.first().ok_or_else(|| {
         Error::invalid("read", Object::Image { part: "layout".into() }, "it has no process")
     })?;
-    if !stubs.contains_key(&root.pid) {
-        let cradle = cradle.expect("the root is made first, while there is a cradle");
+    if let Entry::Vacant(place) = stubs.entry(root.pid) {
+        let object = || Object::Process { pid: root.pid };
+        let cradle = cradle.ok_or_else(|| {
+            Error::invalid("replace", object(), "the root of a tree cannot change")
+        })?;
         let parent = Parent { puppet: &cradle.puppet, thread: &cradle.thread };
-        let stub = fork(&parent, root, cradle.pid())?;
-        stubs.insert(root.pid, stub);
+        place.insert(fork(&parent, root, cradle.pid())?);
     }
     children(root, wanted, stubs)?;
     for process in wanted {

@@ -23,9 +23,10 @@ struct PeekSiginfoArguments {
 
 /// The kernel's `siginfo_t`, kept as it is.
 pub(crate) const SIGINFO_BYTES: usize = 128;
+pub(crate) const PTRACE_EVENT_STOP: i32 = 128;
 const NT_X86_XSTATE: usize = 0x202;
 /// More than any x86-64 processor's state, AMX included (about 11 KiB).
-const XSTATE_BYTES_MAX: usize = 32 << 10;
+pub(crate) const XSTATE_BYTES_MAX: usize = 32 << 10;
 const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
 const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 
@@ -33,7 +34,9 @@ const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A PTRACE_EVENT_* stop, with the event's number (PTRACE_EVENT_STOP included).
-    Event(i32),
+    Ptrace(i32),
+    /// PTRACE_EVENT_STOP while the whole process is stopped by job control, with that signal.
+    GroupStop(i32),
     /// Entry to or exit from a system call (PTRACE_O_TRACESYSGOOD).
     Syscall,
     /// About to receive this signal.
@@ -185,20 +188,13 @@ pub(crate) fn wait_after(tid: i32, signal: i32) -> io::Result<Event> {
     }
 }
 
-/// Like `wait`, but does not block.
-pub(crate) fn poll(tid: i32) -> io::Result<Option<Event>> {
-    let mut status = 0;
-    // SAFETY: `status` is the one int that waitpid(2) writes.
-    let ret = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
-    Ok((check(libc::c_long::from(ret))? != 0).then(|| event(status)))
-}
-
 fn event(status: i32) -> Event {
     if !libc::WIFSTOPPED(status) {
         return Event::Gone;
     }
     match (libc::WSTOPSIG(status), status >> 16) {
-        (_, event) if event != 0 => Event::Event(event),
+        (signal, PTRACE_EVENT_STOP) if signal != libc::SIGTRAP => Event::GroupStop(signal),
+        (_, event) if event != 0 => Event::Ptrace(event),
         (signal, _) if signal == libc::SIGTRAP | 0x80 => Event::Syscall,
         (signal, _) => Event::Signal(signal),
     }
@@ -215,7 +211,7 @@ pub(crate) fn registers_to_words(registers: &libc::user_regs_struct) -> Vec<u64>
 /// The opposite; `None` when the count of words is wrong.
 pub(crate) fn registers_from_words(words: &[u64]) -> Option<libc::user_regs_struct> {
     let mut registers = no_registers();
-    if words.len() * size_of::<u64>() != size_of::<libc::user_regs_struct>() {
+    if size_of_val(words) != size_of::<libc::user_regs_struct>() {
         return None;
     }
     let start = (&raw mut registers).cast::<u64>();

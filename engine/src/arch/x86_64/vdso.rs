@@ -60,7 +60,7 @@ pub(crate) fn redirect(
             (None, None) if name.contains("sgx") => continue,
             (None, None) => return Err(format!("nothing stands in for {name} of its vdso")),
         };
-        if (function.length as usize) < code.len() {
+        if function.length < code.len() as u64 {
             return Err(format!("{name} of its vdso is too short to be led elsewhere"));
         }
         patches.insert(function.offset, Patch { offset: function.offset, code });

@@ -1,0 +1,239 @@
+//! A line to the destination: who it is, the connection, and the streams on it.
+
+use crate::bulk::{self, Moved, Watch};
+use crate::control::{self, ControlSender};
+use crate::faults::{self, FaultLine};
+use crate::news::Post;
+use bytes::Bytes;
+use link::{Connection, Identity, KNOWN_HOSTS, KnownHosts, LinkError, Tuning};
+use protocol::MigrationId;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub(crate) const PORT: u16 = 7747;
+
+/// Names a destination as on the command line: `HOST[:PORT]`, with `[...]` around an IPv6 address
+/// that a port follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a destination is HOST, HOST:PORT or [IPV6]:PORT")]
+pub(crate) struct NotAPlace;
+
+impl FromStr for Place {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, port) = rest.split_once(']').ok_or(NotAPlace)?;
+            (
+                host,
+                if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(NotAPlace)?) },
+            )
+        } else {
+            match text.split_once(':') {
+                // More than one colon: an IPv6 address by itself.
+                Some((_, rest)) if rest.contains(':') => (text, None),
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| NotAPlace))?;
+        let is_host = !host.is_empty() && !host.contains(char::is_whitespace) && port != 0;
+        is_host.then(|| Self { host: host.to_owned(), port }).ok_or(NotAPlace)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("find the address of {host}")]
+    Resolve { host: String, source: std::io::Error },
+    #[error("{0} has no address")]
+    NoAddress(String),
+    #[error(transparent)]
+    Trust(#[from] link::TrustFileError),
+    #[error("{known_hosts} does not have the right key of {host}")]
+    Key { known_hosts: String, host: String, source: LinkError },
+    #[error("reach {place}")]
+    Link { place: String, source: LinkError },
+}
+
+/// The other host, and who we are to it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) place: Place,
+    config: PathBuf,
+    identity: Arc<Identity>,
+}
+
+impl Peer {
+    pub(crate) fn new(place: Place, config: &Path) -> Result<Self, DialError> {
+        let identity = Arc::new(Identity::load_or_create(config)?);
+        Ok(Self { place, config: config.to_owned(), identity })
+    }
+
+    /// `known_hosts` is read every time: what the operator adds counts at the next attempt.
+    pub(crate) async fn dial(&self) -> Result<Connection, DialError> {
+        let known = KnownHosts::load(&self.config.join(KNOWN_HOSTS))?;
+        let mut failure = DialError::NoAddress(self.place.host.clone());
+        for address in self.addresses().await? {
+            let host = &self.place.host;
+            match link::connect(host, address, &self.identity, &known, &Tuning::bulk()).await {
+                Ok(connection) => return Ok(connection),
+                Err(source) => failure = self.explain(source),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
+        let Place { host, port } = &self.place;
+        let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+        let host = host.clone();
+        Ok(found.map_err(|source| DialError::Resolve { host, source })?.collect())
+    }
+
+    fn explain(&self, source: LinkError) -> DialError {
+        let host = self.place.host.clone();
+        match source {
+            LinkError::UnknownHost { .. } | LinkError::ChangedHost { .. } => {
+                let known_hosts = self.config.join(KNOWN_HOSTS).display().to_string();
+                DialError::Key { known_hosts, host, source }
+            }
+            source => DialError::Link { place: self.place.to_string(), source },
+        }
+    }
+}
+
+/// What the engine's thread sends pages through.
+#[derive(Debug)]
+pub(crate) struct PageLines {
+    pub(crate) senders: Vec<mpsc::Sender<Bytes>>,
+    pub(crate) faults: FaultLine,
+    pub(crate) bulk: Connection,
+}
+
+/// One connection with its control stream. Dropping it ends its tasks, and so its streams.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) number: u32,
+    connection: Connection,
+    control: ControlSender,
+    id: MigrationId,
+    watch: Watch,
+    listener: JoinSet<()>,
+    pages: JoinSet<()>,
+    pub(crate) has_pages: bool,
+}
+
+/// For the destination to have taken our last word, and for it to know that we have gone.
+const GOODBYE_WAIT: Duration = Duration::from_secs(2);
+
+impl Line {
+    pub(crate) async fn open(
+        connection: Connection,
+        id: MigrationId,
+        number: u32,
+        post: Post,
+        moved: Moved,
+    ) -> Result<Self, LinkError> {
+        let watch = Watch { line: number, post, moved };
+        let mut listener = JoinSet::new();
+        let control = control::open(&connection, id, &watch, &mut listener).await?;
+        let (pages, has_pages) = (JoinSet::new(), false);
+        Ok(Self { number, connection, control, id, watch, listener, pages, has_pages })
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        message: protocol::Message,
+    ) -> Result<(), control::SendError> {
+        self.control.send(message).await
+    }
+
+    /// Opens the streams for pages and the connection for faults.
+    pub(crate) async fn open_pages(&mut self, peer: &Peer) -> Result<PageLines, LinkError> {
+        let Self { connection, id, watch, pages, .. } = self;
+        let senders = bulk::open(connection, *id, watch, pages).await?;
+        let faults = faults::open(connection, &peer.identity, *id, watch, pages).await?;
+        self.has_pages = true;
+        Ok(PageLines { senders, faults, bulk: self.connection.clone() })
+    }
+
+    /// What is still to be sent of pages is not: whoever hands us more is told so at once.
+    pub(crate) fn cut_pages(&mut self) {
+        self.pages.abort_all();
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Leaves without a word, for another line to come.
+    pub(crate) fn abandon(self) {
+        self.connection.close(link::CALLER_CODES, "the source comes back on another connection");
+    }
+
+    /// Ends the conversation after the last word.
+    pub(crate) async fn close(mut self, reason: &str) {
+        self.listener.abort_all();
+        self.pages.abort_all();
+        let _peer_has_gone = self.control.finish(GOODBYE_WAIT).await;
+        self.connection.close(link::CALLER_CODES, reason);
+        let _peer_has_gone = self.connection.drain(GOODBYE_WAIT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Option<(String, u16)> {
+        text.parse().ok().map(|place: Place| (place.host, place.port))
+    }
+
+    #[test]
+    fn a_destination_is_a_host_and_perhaps_a_port() {
+        let is = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(place("hostb"), is("hostb", PORT));
+        assert_eq!(place("hostb:99"), is("hostb", 99));
+        assert_eq!(place("192.0.2.1:99"), is("192.0.2.1", 99));
+        assert_eq!(place("fe80::1"), is("fe80::1", PORT));
+        assert_eq!(place("[fe80::1]"), is("fe80::1", PORT));
+        assert_eq!(place("[fe80::1]:99"), is("fe80::1", 99));
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for text in ["", ":1", "b:", "b:x", "b:0", "b:70000", "[::1", "[::1]x", "a b"] {
+            assert_eq!(place(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_written_as_it_is_read() {
+        for text in ["hostb:7747", "[fe80::1]:99"] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+    }
+}
