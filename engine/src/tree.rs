@@ -9,6 +9,8 @@ use std::{fs, io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     Alive,
+    /// Stopped by job control (SIGSTOP, SIGTSTP ...). A traced process does not show it.
+    Stopped,
     /// Dead, and not yet waited for by its parent.
     Zombie,
 }
@@ -29,6 +31,7 @@ impl Process {
         let stat = stat(pid).on("look at", || Object::Process { pid })?;
         let life = match stat.state {
             'Z' | 'X' => Life::Zombie,
+            'T' => Life::Stopped,
             _ => Life::Alive,
         };
         Ok(Self { pid, life, stat })
