@@ -106,7 +106,7 @@ async fn an_aborted_tree_is_gone_without_a_trace() -> Result {
     scene.make_ready().await?;
     scene.source.abort().await?;
     assert_eq!(outcome(&scene.source.expect("Decided").await?), Some(Outcome::Discarded));
-    assert!(!scene.program.exists());
+    scene.program.is_gone()?;
     Ok(())
 }
 
@@ -118,7 +118,7 @@ async fn a_source_that_is_lost_before_the_permit_loses_nothing() -> Result {
     let mut again = scene.source.reconnect(&scene.agent).await?;
     again.inquire().await?;
     assert_eq!(outcome(&again.expect("Decided").await?), Some(Outcome::Discarded));
-    assert!(!scene.program.exists());
+    scene.program.is_gone()?;
     Ok(())
 }
 
@@ -235,6 +235,6 @@ async fn a_page_of_an_unknown_space_ends_the_migration_and_not_the_agent() -> Re
     let abort = scene.source.expect("Abort").await?;
     assert!(format!("{abort:?}").contains("space 60000"), "{abort:?}");
     tokio::time::timeout(Duration::from_secs(5), scene.source.expect("Decided")).await??;
-    assert!(!scene.program.exists());
+    scene.program.is_gone()?;
     Ok(())
 }
