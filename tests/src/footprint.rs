@@ -133,11 +133,12 @@ pub fn threads(host: &Host, pid: i32) -> Result<Vec<i32>> {
     numbers(host, &format!("/proc/{pid}/task"))
 }
 
-fn children(host: &Host, pid: i32) -> Result<Vec<i32>> {
-    let lists = threads(host, pid)?
+pub fn children(host: &Host, pid: i32) -> Result<Vec<i32>> {
+    let lists: String = threads(host, pid)?
         .into_iter()
-        .map(|tid| host.read(&format!("/proc/{pid}/task/{tid}/children")));
-    let lists = lists.collect::<Result<String>>()?;
+        // A thread may end while we look; its children are then its process's.
+        .filter_map(|tid| host.read(&format!("/proc/{pid}/task/{tid}/children")).ok())
+        .collect();
     lists.split_whitespace().map(|child| Ok(child.parse()?)).collect()
 }
 

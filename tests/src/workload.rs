@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where the sources of the workloads are.
 pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads");
@@ -21,6 +20,10 @@ pub fn executable(name: &str) -> Result<String> {
     let source = Path::new(SOURCES).join(format!("{name}.c"));
     let built = place::made("workloads")?.join(name);
     let header = Path::new(SOURCES).join("prove.h");
+    // Tests run in parallel, also in several processes. One builds and the others wait: a program
+    // whose file is replaced while it runs is a different test.
+    let lock = fs::File::create(built.with_extension("lock")).context("lock a workload")?;
+    lock.lock().context("wait for another test to build a workload")?;
     if is_older(&built, &source)? || is_older(&built, &header)? {
         compile(&source, &built)?;
     }
@@ -35,11 +38,8 @@ fn is_older(built: &Path, source: &Path) -> Result<bool> {
     }
 }
 
-/// Tests run in parallel, also in several processes: each builds its own and the last rename wins.
 fn compile(source: &Path, built: &Path) -> Result<()> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let mine = built.with_extension(format!("{}-{number}", std::process::id()));
+    let mine = built.with_extension("new");
     let status = Command::new("cc")
         .args(["-O2", "-g", "-pthread", "-Wall", "-Wextra", "-Werror", "-o"])
         .args([&mine, source])

@@ -1,7 +1,7 @@
 //! Every workload there and back, with its memory coming early, late, and as the agents see fit.
 
 use anyhow::{Context, Result, ensure};
-use tests::footprint::Footprint;
+use tests::footprint::children;
 use tests::hosts::{Host, TwoHosts};
 use tests::wait;
 use tests::workload::Workload;
@@ -77,7 +77,7 @@ fn go(
     to: &Host,
     options: &[&str],
 ) -> Result<()> {
-    let descendants = Footprint::of(from, workload.pid)?.children;
+    let descendants = children(from, workload.pid)?;
     let moved = hosts.migrate(workload.pid, from, to, options)?;
     let story = moved.story();
     moved.success()?;

@@ -79,7 +79,22 @@ impl TwoHosts {
                 Ok(Some(from.status(command.pid)?).filter(|status| *status != Status::Running))
             },
         )?;
-        Moved::read(status, command, peak)
+        let mut moved = Moved::read(status, command, peak)?;
+        if moved.exit != 0 {
+            moved.stderr.push_str(&self.agents_said());
+        }
+        Ok(moved)
+    }
+
+    /// The end of what either destination agent has logged.
+    fn agents_said(&self) -> String {
+        let said = |(agent, host): (&Started, &Host)| {
+            let log = fs::read_to_string(&agent.stderr).unwrap_or_default();
+            let from = log.lines().count().saturating_sub(40);
+            let end: Vec<&str> = log.lines().skip(from).collect();
+            format!("--- dest-agent on {} said:\n{}\n", host.name(), end.join("\n"))
+        };
+        self.agents.iter().zip([&self.a, &self.b]).map(said).collect()
     }
 }
 

@@ -89,7 +89,10 @@ impl Host {
     }
 
     pub fn read(&self, path: &str) -> Result<String> {
-        fs::read_to_string(self.path(path)).with_context(|| format!("read {path} on {}", self.name))
+        let bytes = fs::read(self.path(path));
+        let bytes = bytes.with_context(|| format!("read {path} on {}", self.name))?;
+        // A name that is not UTF-8 is somebody's name all the same.
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub fn write(&self, path: &str, contents: &str) -> Result<()> {
