@@ -70,23 +70,13 @@ fn seize_new(processes: &[Process], known: &mut BTreeSet<i32>) -> Result<Vec<Run
             if !known.insert(tid) {
                 continue;
             }
-            match Running::seize(process.pid, tid, OnOurDeath::Runs) {
-                Ok(Outcome::Alive(running)) => found.push(running),
-                Ok(Outcome::Gone) => {}
-                // A thread that is just ending cannot be attached to any more.
-                Err(_) if is_ending(process.pid, tid) => {}
-                Err(error) => return Err(error),
+            match Running::seize(process.pid, tid, OnOurDeath::Runs)? {
+                Outcome::Alive(running) => found.push(running),
+                Outcome::Gone => {}
             }
         }
     }
     Ok(found)
-}
-
-fn is_ending(pid: i32, tid: i32) -> bool {
-    let path = format!("/proc/{pid}/task/{tid}/stat");
-    std::fs::read_to_string(path).map_or(true, |text| {
-        text.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
-    })
 }
 
 fn gather(processes: Vec<Process>, stopped: Vec<Stopped>) -> Vec<Frozen> {

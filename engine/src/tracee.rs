@@ -64,15 +64,15 @@ impl Running {
     /// Attaches without stopping it.
     pub fn seize(pid: i32, tid: i32, on_our_death: OnOurDeath) -> Result<Outcome<Self>, Error> {
         let plain = options(on_our_death, false);
-        match ptrace::seize(tid, options(on_our_death, true)) {
-            // Not allowed where we are under seccomp ourselves or lack CAP_SYS_ADMIN, and not
-            // built into every kernel.
-            Err(_) => match ptrace::seize(tid, plain) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(Outcome::Gone),
-                Err(error) => Err(error).on("seize", || Object::Thread { pid, tid }),
-                Ok(()) => Ok(Outcome::Alive(Self { pid, tid, thread: PhantomData })),
-            },
+        // Suspending seccomp is not allowed where we are under seccomp ourselves or lack
+        // CAP_SYS_ADMIN, and is not built into every kernel.
+        let seized =
+            ptrace::seize(tid, options(on_our_death, true)).or_else(|_| ptrace::seize(tid, plain));
+        match seized {
             Ok(()) => Ok(Outcome::Alive(Self { pid, tid, thread: PhantomData })),
+            // A thread that is just ending cannot be attached to any more: EPERM.
+            Err(_) if is_ending(pid, tid) => Ok(Outcome::Gone),
+            Err(error) => Err(error).on("seize", || Object::Thread { pid, tid }),
         }
     }
 
@@ -252,6 +252,13 @@ impl Stopped {
         }
         ptrace::detach(self.tid, signal).on("release", || self.object())
     }
+}
+
+fn is_ending(pid: i32, tid: i32) -> bool {
+    let path = format!("/proc/{pid}/task/{tid}/stat");
+    std::fs::read_to_string(path).map_or(true, |text| {
+        text.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    })
 }
 
 fn is_fault(signal: i32) -> bool {

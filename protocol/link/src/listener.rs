@@ -150,7 +150,7 @@ impl std::fmt::Debug for Incoming {
 async fn welcome(quic: &quinn::Connection, doing: Doing) -> Result<(), LinkError> {
     let stream = quic.open_uni().await.map_err(|e| doing.lost(e))?;
     match Sending::begin(stream, doing, Kind::Welcome, 0).await?.finish().await {
-        // It has read the word and reads no further, which may reach us before its receipt does.
+        // It has read the welcome and wants no more of the stream: there is no more.
         Err(LinkError::Abandoned { .. }) => Ok(()),
         other => other,
     }
