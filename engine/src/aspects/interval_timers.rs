@@ -77,7 +77,15 @@ impl Timer {
             remaining_us: left_seconds.saturating_mul(SECOND_US).saturating_add(left_us),
             interval_us: seconds.saturating_mul(SECOND_US).saturating_add(us),
         };
-        (timer.remaining_us != 0).then_some(timer)
+        timer.running()
+    }
+
+    /// One that has fired says that nothing remains, and the kernel sets it again only when its
+    /// SIGALRM is taken. That waits as well and will be taken there, but a timer that is set with
+    /// nothing remaining would be off for good: it goes on one interval later.
+    fn running(self) -> Option<Self> {
+        let remaining_us = if self.remaining_us == 0 { self.interval_us } else { self.remaining_us };
+        (remaining_us != 0).then_some(Self { remaining_us, ..self })
     }
 
     fn kernel_bytes(self) -> Vec<u8> {
@@ -89,7 +97,7 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{alone, capture, restore, run, set};
+    use super::super::trial::{alone, capture, restore, run, set, single_threaded};
     use super::*;
 
     fn arm(which: i32, timer: Timer) {
@@ -104,6 +112,24 @@ mod tests {
             t.interval_us == interval_us
                 && (remaining_s - 25..=remaining_s).contains(&(t.remaining_us / SECOND_US))
         })
+    }
+
+    #[test]
+    fn one_that_has_fired_goes_on() {
+        let interval_us = 700 * SECOND_US;
+        let fired = || {
+            let mut alarm = nix::sys::signal::SigSet::empty();
+            alarm.add(nix::sys::signal::Signal::SIGALRM);
+            alarm.thread_block().unwrap();
+            arm(libc::ITIMER_REAL, Timer { remaining_us: 1, interval_us });
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let image = capture::<IntervalTimers>();
+            assert!(near(image.real, 700, interval_us), "{image:?}");
+            restore::<IntervalTimers>(&image).unwrap();
+            assert!(near(capture::<IntervalTimers>().real, 700, interval_us));
+        };
+        // Another thread would take the signal, and die of it.
+        alone(|| single_threaded(fired));
     }
 
     #[test]
