@@ -77,7 +77,12 @@ impl Timer {
             remaining_us: left_seconds.saturating_mul(SECOND_US).saturating_add(left_us),
             interval_us: seconds.saturating_mul(SECOND_US).saturating_add(us),
         };
-        (timer.remaining_us != 0).then_some(timer)
+        match timer {
+            Self { remaining_us: 0, interval_us: 0 } => None,
+            // It has just expired: its signal waits, and taking that winds it up again.
+            Self { remaining_us: 0, interval_us } => Some(Self { remaining_us: interval_us, interval_us }),
+            running => Some(running),
+        }
     }
 
     fn kernel_bytes(self) -> Vec<u8> {
@@ -104,6 +109,18 @@ mod tests {
             t.interval_us == interval_us
                 && (remaining_s - 25..=remaining_s).contains(&(t.remaining_us / SECOND_US))
         })
+    }
+
+    #[test]
+    fn one_that_has_just_expired_keeps_its_interval() {
+        alone(|| {
+            let mut batch = Batch::new();
+            let half_second = Timer { remaining_us: 0, interval_us: 500_000 };
+            let room = batch.bytes(&half_second.kernel_bytes());
+            let answers = crate::sys::here::run_here(&batch);
+            let answered = Timer::answered(room, &answers);
+            assert_eq!(answered, Some(Timer { remaining_us: 500_000, interval_us: 500_000 }));
+        });
     }
 
     #[test]
