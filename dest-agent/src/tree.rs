@@ -14,14 +14,16 @@ use engine::stage::Stage;
 use protocol::limits::ROUND_WAIT;
 use protocol::{Failure, Phase};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// How far the tree's clocks may be behind those of its image, to be waited for. They are ahead
 /// by the time that a message takes, unless two hosts disagree on how long a second is.
 const CLOCKS_WAIT: Duration = Duration::from_secs(1);
+/// For init to reap what was killed. One that does not is no reason to fail.
+const REAP_WAIT: Duration = Duration::from_secs(1);
 
 /// What a session, the engine's thread and the readers of its streams have in common.
 #[derive(Clone, Debug)]
@@ -233,7 +235,11 @@ impl Tree {
     pub fn discard(&mut self) -> Result<(), Failure> {
         self.parts.gate.close();
         self.parts.faults.close();
-        self.state = State::Elsewhere;
+        let pids = match std::mem::replace(&mut self.state, State::Elsewhere) {
+            State::Elsewhere => Vec::new(),
+            State::Staged(stage) => stage.pids(),
+            State::Built(restored) => restored.pids(),
+        };
         let object = self.parts.left.display().to_string();
         let failed =
             |error| report::of_io(Phase::Handover, "end the processes in", &object, &error);
@@ -245,7 +251,18 @@ impl Tree {
         }
         self.release_holder();
         forget(&self.parts.left);
+        wait_until_reaped(&pids);
         Ok(())
+    }
+}
+
+/// The root's parent is init by now. Until that has reaped it, its id is taken, and would stand
+/// against the next migration of the same tree.
+fn wait_until_reaped(pids: &[i32]) {
+    let limit = Instant::now() + REAP_WAIT;
+    let is_there = |pid: &i32| Path::new(&format!("/proc/{pid}")).exists();
+    while pids.iter().any(is_there) && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -256,7 +273,7 @@ fn lost(cause: &str) -> NotRun {
 }
 
 /// Removes what a successor would have needed.
-pub fn forget(left: &std::path::Path) {
+pub fn forget(left: &Path) {
     match std::fs::remove_file(left) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!("remove {}: {error}", left.display());

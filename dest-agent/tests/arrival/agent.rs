@@ -1,0 +1,65 @@
+//! A real agent in a process of its own, with a home of its own.
+
+use crate::Result;
+use crate::program::until;
+use anyhow::Context as _;
+use link::{Fingerprint, Identity};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) fingerprint: Fingerprint,
+    /// Of the one source that may send here.
+    pub(crate) source: Arc<Identity>,
+    home: tempfile::TempDir,
+}
+
+impl Agent {
+    pub(crate) fn start() -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        let source = Arc::new(Identity::load_or_create(&home.path().join("source"))?);
+        let config = home.path().join("config");
+        let fingerprint = Identity::load_or_create(&config)?.fingerprint();
+        fs::write(config.join("authorized_hosts"), format!("{}\n", source.fingerprint()))?;
+        let (child, address) = spawn(home.path())?;
+        Ok(Self { child, address, fingerprint, source, home })
+    }
+
+    pub(crate) fn kill_and_start_again(&mut self) -> Result {
+        self.child.kill()?;
+        self.child.wait()?;
+        (self.child, self.address) = spawn(self.home.path())?;
+        Ok(())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(home: &Path) -> Result<(Child, SocketAddr)> {
+    let said = home.join("said");
+    let child = Command::new(env!("CARGO_BIN_EXE_dest-agent"))
+        .args(["--listen", "127.0.0.1:0"])
+        .arg("--config")
+        .arg(home.join("config"))
+        .arg("--state")
+        .arg(home.join("state"))
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&said)?)
+        .spawn()
+        .context("start dest-agent")?;
+    let line = until("dest-agent to listen", || {
+        fs::read_to_string(&said).ok().filter(|text| text.ends_with('\n'))
+    })?;
+    let address = line.split(' ').nth(2).context("an address")?.parse()?;
+    Ok((child, address))
+}
