@@ -77,38 +77,34 @@ fn work(mut tree: Tree, orders: &Receiver<Order>, events: &mpsc::Sender<Event>) 
 
 fn carry_out(tree: &mut Tree, order: Order) -> Option<Input> {
     let failed = |doing| move |failure| Input::Failed { doing, failure };
-    let done = match order {
+    Some(match order {
         Order::Stage { layout, offsets } => {
-            let staged = tree.stage(&layout, offsets).map(|()| Input::ShellBuilt);
-            staged.map_err(failed(Doing::BuildShell))
+            let staged = tree.stage(&layout, offsets);
+            staged.map_or_else(failed(Doing::BuildShell), |()| Input::ShellBuilt)
         }
-        Order::Open { round, layout } => match tree.open(round, &layout) {
-            Ok(()) => return None,
-            Err(failure) => Err(failed(Doing::Store)(failure)),
-        },
-        Order::Build { image } => tree
-            .build(&image)
-            .map(|timings_ns| Input::Built(Ready { timings_ns }))
-            .map_err(failed(Doing::Build)),
+        // Whoever waits for the round learns by the gate that it is open.
+        Order::Open { round, layout } => failed(Doing::Store)(tree.open(round, &layout).err()?),
+        Order::Build { image } => {
+            let built = |timings_ns| Input::Built(Ready { timings_ns });
+            tree.build(&image).map_or_else(failed(Doing::Build), built)
+        }
         Order::OutliveUs { answer } => {
             // Fails only when the session has ended.
             let _ = answer.send(tree.outlive_us());
             return None;
         }
         Order::Run { since } => run(tree, since),
-        Order::Discard => tree.discard().map(|()| Input::Discarded).map_err(failed(Doing::Discard)),
-    };
-    Some(done.unwrap_or_else(|input| input))
+        Order::Discard => tree.discard().map_or_else(failed(Doing::Discard), |()| Input::Discarded),
+    })
 }
 
-fn run(tree: &mut Tree, since: Option<Instant>) -> Result<Input, Input> {
+fn run(tree: &mut Tree, since: Option<Instant>) -> Input {
     match tree.run() {
         Ok(()) => {
             let passed = since.map_or(0, |since| since.elapsed().as_nanos());
-            let resumed_after_ns = u64::try_from(passed).unwrap_or(u64::MAX);
-            Ok(Input::Running { resumed_after_ns })
+            Input::Running { resumed_after_ns: u64::try_from(passed).unwrap_or(u64::MAX) }
         }
-        Err(NotRun::Failed(failure)) => Err(Input::Failed { doing: Doing::Run, failure }),
-        Err(NotRun::Lost(failure)) => Err(Input::TreeLost(failure)),
+        Err(NotRun::Failed(failure)) => Input::Failed { doing: Doing::Run, failure },
+        Err(NotRun::Lost(failure)) => Input::TreeLost(failure),
     }
 }

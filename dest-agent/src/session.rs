@@ -2,27 +2,27 @@
 //!
 //! This file orders the work and holds none of it.
 
-use crate::bulk::{self, BulkStream};
+mod acting;
+mod hearing;
+mod recording;
+
+use crate::bulk::BulkStream;
 use crate::control::{ControlStream, Link};
-use crate::engine_thread::{EngineThread, Order};
+use crate::engine_thread::EngineThread;
 use crate::faults::FaultStream;
-use crate::judge::judge;
-use crate::lazy;
-use crate::left::Left;
 use crate::policy::Place;
 use crate::registry::{Agent, Registry};
 use crate::report;
-use crate::tree::{Parts, forget};
-use engine::clocks::Clocks;
+use crate::tree::Parts;
 use link::Fingerprint;
-use protocol::destination::{Action, Doing, Entry, Input, State};
-use protocol::message::{Complete, Message};
-use protocol::{Failure, MigrationId, Outbox, Outcome, Phase, Todo};
+use protocol::destination::{Action, Input, State};
+use protocol::message::Message;
+use protocol::{MigrationId, Outbox, Todo};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// What can happen to a migration. Also the bound of what waits for its session.
 pub const EVENTS_MAX: usize = 64;
@@ -177,7 +177,7 @@ impl Session {
         let link = self.link.as_mut().filter(|link| link.has_spoken)?;
         let error = link.send(message).await.err()?;
         tracing::info!(migration = %self.id, "send {name}: {}", report::chain(&error));
-        self.link.take().map(Link::end);
+        self.hang_up();
         Some(Input::Disconnected { cause: report::chain(&error) })
     }
 
@@ -215,258 +215,16 @@ impl Session {
         match state {
             State::Stuck(_) => Some(Input::Retry),
             State::Complete(_) | State::Declined(_) | State::Discarded(_) | State::Lost(_) => {
-                let link = self.link.take()?;
-                link.end();
+                self.link.take()?.end();
                 Some(Input::Disconnected { cause: "everything was said".to_owned() })
             }
             _ => state.patience().map(|_| Input::TimedOut),
         }
     }
 
-    /// What an event is to the machine, if it is anything.
-    fn take(&mut self, event: Event, state: &State) -> Option<Input> {
-        match event {
-            Event::Control(stream) => self.replace_link(stream),
-            Event::Message { link, message, at } => self.heard(link, message, at),
-            Event::LinkLost { link, cause } => {
-                let link = self.link.take_if(|current| current.number() == link)?;
-                link.end();
-                Some(Input::Disconnected { cause })
-            }
-            Event::Bulk(stream) => self.read_bulk(stream, state),
-            Event::Faults(stream) => {
-                if let Err(error) = self.parts.faults.attach(stream) {
-                    tracing::warn!(migration = %self.id, "serve faults: {error}");
-                }
-                None
-            }
-            Event::Judged { input, place } => {
-                self.place = place;
-                Some(input)
-            }
-            Event::Input(input) => Some(input),
+    fn hang_up(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.end();
         }
-    }
-
-    fn replace_link(&mut self, stream: ControlStream) -> Option<Input> {
-        self.links += 1;
-        let link = Link::begin(self.links, stream, self.sender.clone());
-        let old = self.link.replace(link)?;
-        old.end();
-        Some(Input::Disconnected { cause: "the source has come back".to_owned() })
-    }
-
-    fn heard(&mut self, link: u64, message: Message, at: Instant) -> Option<Input> {
-        let current = self.link.as_mut().filter(|current| current.number() == link)?;
-        current.has_spoken = true;
-        let named = match &message {
-            Message::Offer(offer) => Some(offer.migration),
-            Message::Inquire(inquire) => Some(inquire.migration),
-            Message::Handover(handover) => Some(handover.migration),
-            _ => None,
-        };
-        if named.is_some_and(|id| id != self.id) {
-            self.link.take().map(Link::end);
-            let cause = "the source spoke of another migration".to_owned();
-            return Some(Input::Disconnected { cause });
-        }
-        if matches!(message, Message::Handover(_)) {
-            self.permitted_at = Some(at);
-        }
-        Some(Input::Message(message))
-    }
-
-    fn read_bulk(&self, stream: BulkStream, state: &State) -> Option<Input> {
-        let phase = state.phase();
-        if let Err(error) = self.parts.gate.join(stream.slices) {
-            let failure = report::of(phase, &error);
-            return Some(Input::Failed { doing: Doing::Store, failure });
-        }
-        let events = self.sender.clone();
-        let failed = move |error: bulk::BulkError| {
-            if error.is_lost_link() {
-                tracing::info!("{}", report::chain(&error));
-                return;
-            }
-            let doing = if phase == Phase::Lazy { Doing::Fill } else { Doing::Store };
-            let failure = error.failure(phase);
-            // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Input(Input::Failed { doing, failure }));
-        };
-        let spawned = bulk::spawn(stream, Arc::clone(&self.parts.gate), failed);
-        let error = spawned.err()?;
-        let failure = report::of_io(phase, "start a thread on", "this host", &error);
-        Some(Input::Failed { doing: Doing::Store, failure })
-    }
-
-    async fn perform(&mut self, action: Action) -> Option<Input> {
-        match action {
-            Action::Judge(offer) => {
-                let (agent, gate) = (Arc::clone(&self.agent), Arc::clone(&self.parts.gate));
-                let events = self.sender.clone();
-                tokio::task::spawn_blocking(move || {
-                    let (input, place) = judge(&offer, &agent.policy, gate);
-                    let _ = events.blocking_send(Event::Judged { input, place });
-                });
-                None
-            }
-            Action::Record(entry) => Some(self.record(entry).await),
-            Action::BuildShell(stage) => {
-                let offsets = Clocks {
-                    monotonic_ns: stage.monotonic_offset_ns,
-                    boottime_ns: stage.boottime_offset_ns,
-                };
-                self.order(Doing::BuildShell, Order::Stage { layout: stage.layout, offsets })
-            }
-            Action::OpenRound { round, layout } => {
-                self.order(Doing::Store, Order::Open { round, layout })
-            }
-            Action::AwaitRound(sent) => {
-                self.answer_when_landed(sent.round);
-                None
-            }
-            Action::Build { image } => self.order(Doing::Build, Order::Build { image }),
-            Action::Run => {
-                let since = self.permitted_at;
-                self.order(Doing::Run, Order::Run { since })
-            }
-            Action::Fill => self.fill(),
-            Action::ListMissing => {
-                self.list_missing();
-                None
-            }
-            Action::PushEnded => {
-                self.ask_for_the_rest();
-                None
-            }
-            Action::Discard => {
-                self.place = None;
-                // At once: the engine may be waiting for pages.
-                self.parts.gate.close();
-                self.order(Doing::Discard, Order::Discard)
-            }
-        }
-    }
-
-    fn order(&mut self, doing: Doing, order: Order) -> Option<Input> {
-        let failed = |cause: &str| {
-            let failure = report::because(Phase::Unknown, "work on", "the tree", cause);
-            Some(Input::Failed { doing, failure })
-        };
-        if self.engine.is_none() {
-            match EngineThread::start(self.parts.clone(), self.sender.clone()) {
-                Ok(engine) => self.engine = Some(engine),
-                Err(error) => return failed(&error.to_string()),
-            }
-        }
-        let result = self.engine.as_ref()?.order(order);
-        result.err().and_then(|gone| failed(&gone.to_string()))
-    }
-
-    async fn record(&mut self, entry: Entry) -> Input {
-        let doing = Doing::Record;
-        if entry == Entry::Decided(Outcome::Running)
-            && let Err(failure) = self.make_it_outlive_us().await
-        {
-            return Input::Failed { doing, failure };
-        }
-        if let Err(error) = self.agent.journal.append(self.id, self.peer, &entry) {
-            return Input::Failed { doing, failure: report::of(Phase::Handover, &error) };
-        }
-        if matches!(entry, Entry::Complete(_) | Entry::Lost(_)) {
-            self.place = None;
-            forget(&self.parts.left);
-        }
-        if entry != Entry::Decided(Outcome::Running) {
-            self.sync_soon(false);
-        }
-        Input::Recorded(entry)
-    }
-
-    async fn make_it_outlive_us(&mut self) -> Result<(), Failure> {
-        let (answer, answered) = oneshot::channel();
-        if let Some(Input::Failed { failure, .. }) =
-            self.order(Doing::Record, Order::OutliveUs { answer })
-        {
-            return Err(failure);
-        }
-        answered.await.unwrap_or_else(|_| {
-            let cause = "the thread that works on it is gone";
-            Err(report::because(Phase::Handover, "guard", "the tree", cause))
-        })
-    }
-
-    /// Where nobody waits for it.
-    fn sync_soon(&self, has_run: bool) {
-        let (agent, id, left) = (Arc::clone(&self.agent), self.id, self.parts.left.clone());
-        tokio::task::spawn_blocking(move || {
-            if has_run && let Err(error) = Left::note_that_it_has_run(&left) {
-                tracing::warn!(migration = %id, "write {}: {error}", left.display());
-            }
-            if let Err(error) = agent.journal.sync(id) {
-                tracing::warn!(migration = %id, "{}", report::chain(&error));
-            }
-        });
-    }
-
-    fn answer_when_landed(&self, round: u32) {
-        let (gate, events) = (Arc::clone(&self.parts.gate), self.sender.clone());
-        tokio::spawn(async move {
-            if gate.landed(round).await {
-                let pages = gate.stored_pages();
-                let input = Input::RoundStored { round, pages };
-                // Fails only when the session has ended.
-                let _ = events.send(Event::Input(input)).await;
-            }
-        });
-    }
-
-    fn fill(&self) -> Option<Input> {
-        self.sync_soon(true);
-        let Some(memory) = self.parts.memory.get() else {
-            return Some(Input::Filled(Complete::default()));
-        };
-        self.parts.gate.open_push(Arc::clone(memory));
-        let (memory, gate) = (Arc::clone(memory), Arc::clone(&self.parts.gate));
-        let events = self.sender.clone();
-        tokio::task::spawn_blocking(move || {
-            let input = match lazy::wait_until_filled(&memory, &gate) {
-                None => return,
-                Some(Ok(complete)) => Input::Filled(complete),
-                Some(Err(error)) => {
-                    let failure = report::of_engine(Phase::Lazy, &error);
-                    Input::Failed { doing: Doing::Fill, failure }
-                }
-            };
-            // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Input(input));
-        });
-        None
-    }
-
-    fn list_missing(&self) {
-        let (memory, events) = (self.parts.memory.get().cloned(), self.sender.clone());
-        tokio::task::spawn_blocking(move || {
-            let runs = lazy::missing(memory.as_ref()).into();
-            // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Input(Input::MissingListed { runs }));
-        });
-    }
-
-    /// One at a time, however often the source says that it has pushed everything.
-    fn ask_for_the_rest(&self) {
-        let Some(memory) = self.parts.memory.get().cloned() else { return };
-        if self.asks_for_the_rest.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (gate, faults) = (Arc::clone(&self.parts.gate), Arc::clone(&self.parts.faults));
-        let asking = Arc::clone(&self.asks_for_the_rest);
-        tokio::spawn(async move {
-            lazy::wait_for_push(&gate, &memory).await;
-            let ask = move || lazy::ask_for_the_rest(&memory, &faults, &gate);
-            // Fails only when this agent ends.
-            let _ = tokio::task::spawn_blocking(ask).await;
-            asking.store(false, Ordering::Release);
-        });
     }
 }

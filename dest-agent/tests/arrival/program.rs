@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const SCRIPT: &str = r#"
-    my $memory = join "", map { pack "N", $_ * 2654435761 % 4294967296 } 0 .. 2000000;
+    my $memory = "";
+    $memory .= pack "N", $_ * 2654435761 % 4294967296 for 0 .. 500000;
     my $sum = unpack "%32C*", $memory;
     open my $file, ">", $ARGV[0] or die;
     for (my $turn = 1; ; $turn++) {

@@ -5,7 +5,7 @@ use engine::freeze;
 use engine::image::{Layout, TreeImage};
 use engine::inventory::{self, Inventory};
 use engine::kinds::Rules;
-use engine::memory::{PAGE_BYTES, PageSet, PageSink, Run};
+use engine::memory::{PageSet, PageSink, Run};
 use engine::source::{Later, Source};
 use std::collections::BTreeMap;
 use std::io;
@@ -114,7 +114,7 @@ fn by_page(records: &[Record]) -> Pages {
 impl Recorded {
     /// The pages of a run that come later, as the records of an answer.
     pub(crate) fn answer(&self, space: u32, run: Run) -> Vec<Record> {
-        let addresses = (run.address..run.end()).step_by(usize::try_from(PAGE_BYTES).unwrap());
+        let addresses = (run.address..run.end()).step_by(4096);
         let found = addresses.filter_map(|address| {
             let bytes = self.later.get(&(space, address))?.clone();
             Some(Record::Data { space, address, bytes })

@@ -348,8 +348,8 @@ impl Record {
     fn encode(&self, at: u64, pages: u64, encoder: &mut Encoder, out: &mut BytesMut) {
         match self {
             Self::Data { space, address, bytes } => {
-                let from = usize::try_from(at - address).unwrap();
-                let length = usize::try_from(pages * PAGE_BYTES).unwrap();
+                let from = usize::try_from(at - address).expect("within a record");
+                let length = usize::try_from(pages * PAGE_BYTES).expect("within a record");
                 encoder.data(*space, at, &bytes[from..from + length], out);
             }
             Self::Zero { space, .. } => encoder.zero(*space, at, pages, out),
