@@ -126,7 +126,8 @@ impl Source {
         frozen: Option<&FrozenTree>,
     ) -> Result<Layout, Error> {
         self.tracked.retain(|pid, tracked| {
-            processes.iter().any(|p| p.pid == *pid && tracked.shape.is_still(p))
+            let is_it = |p: &&Process| p.pid == *pid && tracked.shape.is_still(p);
+            processes.iter().find(is_it).is_some_and(|p| p.life != Life::Zombie)
         });
         let mut layouts = Vec::with_capacity(processes.len());
         for process in processes {

@@ -77,15 +77,12 @@ impl Timer {
             remaining_us: left_seconds.saturating_mul(SECOND_US).saturating_add(left_us),
             interval_us: seconds.saturating_mul(SECOND_US).saturating_add(us),
         };
-        timer.running()
-    }
-
-    /// One that has fired says that nothing remains, and the kernel sets it again only when its
-    /// SIGALRM is taken. That waits as well and will be taken there, but a timer that is set with
-    /// nothing remaining would be off for good: it goes on one interval later.
-    fn running(self) -> Option<Self> {
-        let remaining_us = if self.remaining_us == 0 { self.interval_us } else { self.remaining_us };
-        (remaining_us != 0).then_some(Self { remaining_us, ..self })
+        match timer {
+            Self { remaining_us: 0, interval_us: 0 } => None,
+            // It has just expired: its signal waits, and taking that winds it up again.
+            Self { remaining_us: 0, interval_us } => Some(Self { remaining_us: interval_us, interval_us }),
+            running => Some(running),
+        }
     }
 
     fn kernel_bytes(self) -> Vec<u8> {
@@ -97,7 +94,7 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{alone, capture, restore, run, set, single_threaded};
+    use super::super::trial::{alone, capture, restore, run, set};
     use super::*;
 
     fn arm(which: i32, timer: Timer) {
@@ -115,21 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_fired_goes_on() {
-        let interval_us = 700 * SECOND_US;
-        let fired = || {
-            let mut alarm = nix::sys::signal::SigSet::empty();
-            alarm.add(nix::sys::signal::Signal::SIGALRM);
-            alarm.thread_block().unwrap();
-            arm(libc::ITIMER_REAL, Timer { remaining_us: 1, interval_us });
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            let image = capture::<IntervalTimers>();
-            assert!(near(image.real, 700, interval_us), "{image:?}");
-            restore::<IntervalTimers>(&image).unwrap();
-            assert!(near(capture::<IntervalTimers>().real, 700, interval_us));
-        };
-        // Another thread would take the signal, and die of it.
-        alone(|| single_threaded(fired));
+    fn one_that_has_just_expired_keeps_its_interval() {
+        alone(|| {
+            let mut batch = Batch::new();
+            let half_second = Timer { remaining_us: 0, interval_us: 500_000 };
+            let room = batch.bytes(&half_second.kernel_bytes());
+            let answers = crate::sys::here::run_here(&batch);
+            let answered = Timer::answered(room, &answers);
+            assert_eq!(answered, Some(Timer { remaining_us: 500_000, interval_us: 500_000 }));
+        });
     }
 
     #[test]

@@ -90,6 +90,9 @@ pub struct AnonymousImage {
     pub is_heap: bool,
     #[prost(bool, tag = "2")]
     pub is_stack: bool,
+    /// A private mapping of /dev/zero: anonymous memory that keeps the device's name.
+    #[prost(bool, tag = "3")]
+    pub is_dev_zero: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -179,6 +182,7 @@ impl BackingImage {
             MappingKind::Anonymous => Some(Self::Anonymous(AnonymousImage {
                 is_heap: mapping.path == b"[heap]",
                 is_stack: mapping.path == b"[stack]",
+                is_dev_zero: mapping.path == b"/dev/zero",
             })),
             MappingKind::Special(special) => {
                 Some(Self::Special(SpecialImage::from(*special).into()))

@@ -81,7 +81,7 @@ impl WriteProtect {
         let mut done_to = 0;
         for region in untracked {
             let there = between(mappings, region.start, region.end);
-            unlisted_pages += region.pages() - overlap_pages(there, &region);
+            unlisted_pages += region.pages().saturating_sub(overlap_pages(there, &region));
             for mapping in there {
                 if mapping.start >= done_to {
                     self.register(pagemap, mapping)?;
@@ -315,8 +315,11 @@ const GAP_BYTES_MAX: u64 = 64 * super::PAGE_BYTES;
 impl Suspects {
     fn push(&mut self, region: Region) {
         match self.0.last_mut() {
-            Some(last) if region.start - last.end() <= GAP_BYTES_MAX => {
-                *last = Run::covering(last.address, region.end);
+            // A running program's mappings change while they are scanned one after the other, so
+            // a region may begin below the end of the one before.
+            Some(last) if region.start.saturating_sub(last.end()) <= GAP_BYTES_MAX => {
+                let start = last.address.min(region.start);
+                *last = Run::covering(start, last.end().max(region.end));
             }
             _ => self.0.push(Run::covering(region.start, region.end)),
         }
@@ -339,7 +342,7 @@ fn guards_if_known() -> Categories {
 }
 
 fn overlap_pages(mappings: &[Mapping], region: &Region) -> u64 {
-    let bytes = |m: &Mapping| m.end.min(region.end) - m.start.max(region.start);
+    let bytes = |m: &Mapping| m.end.min(region.end).saturating_sub(m.start.max(region.start));
     mappings.iter().map(bytes).sum::<u64>() / super::PAGE_BYTES
 }
 

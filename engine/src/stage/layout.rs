@@ -136,7 +136,9 @@ fn same_memory(old: &MappingImage, new: &MappingImage, at: u64) -> bool {
     };
     let alike = match (&old.backing, &new.backing) {
         // Which part of it is the heap is known to another place (prctl_set_mm).
-        (Some(BackingImage::Anonymous(_)), Some(BackingImage::Anonymous(_))) => true,
+        (Some(BackingImage::Anonymous(old)), Some(BackingImage::Anonymous(new))) => {
+            old.is_dev_zero == new.is_dev_zero
+        }
         (Some(BackingImage::File(old)), Some(BackingImage::File(new))) => {
             old.path == new.path && old.identity == new.identity
         }
@@ -165,6 +167,13 @@ fn map(
     let object = Object::Mapping { pid: stub.pid, start: change.start, end: change.end };
     let offset = mapping.offset.wrapping_add(change.start - mapping.start);
     match &mapping.backing {
+        Some(BackingImage::Anonymous(kind)) if kind.is_dev_zero => {
+            let name = batch.string("/dev/zero");
+            let args = args![libc::AT_FDCWD, name, libc::O_RDWR | libc::O_CLOEXEC, 0];
+            let fd = batch.call("open /dev/zero for", &object, libc::SYS_openat, args);
+            mmap(&object, mapping, change, fd.into(), offset, batch);
+            batch.call("close /dev/zero for", &object, libc::SYS_close, args![fd]);
+        }
         Some(BackingImage::Anonymous(_)) => {
             mmap(&object, mapping, change, Arg::from(-1), 0, batch);
         }
@@ -219,7 +228,8 @@ fn mmap(
 
 fn mmap_flags(mapping: &MappingImage) -> i32 {
     let kind = if mapping.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-    let anonymous = matches!(mapping.backing, Some(BackingImage::Anonymous(_)));
+    let anonymous =
+        matches!(&mapping.backing, Some(BackingImage::Anonymous(kind)) if !kind.is_dev_zero);
     let flag = |is: bool, flag: i32| if is { flag } else { 0 };
     kind | libc::MAP_FIXED
         | flag(anonymous, libc::MAP_ANONYMOUS)
