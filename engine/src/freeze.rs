@@ -6,6 +6,8 @@ use crate::sys::ptrace::Event;
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use crate::tree::{self, Life, Process};
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
 /// A process none of whose threads runs.
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub struct Frozen {
 pub struct FrozenTree {
     processes: Vec<Frozen>,
 }
+
+/// Between two looks at a vforked child.
+const VFORK_WAIT: Duration = Duration::from_millis(1);
 
 /// Rounds of looking for threads that were made while we stopped the others.
 const LOOKS_MAX: u32 = 1000;
@@ -39,7 +44,14 @@ fn freeze_while(
     let mut known = BTreeSet::new();
     for _ in 0..LOOKS_MAX {
         let processes = look()?;
+        // Stopped, a vforked child would keep its parent from ever stopping. It is let run to its
+        // execve(2), which is soon.
+        let vforked = processes.iter().skip(1).any(Process::is_vforked);
         let found = seize_new(&processes, &mut known)?;
+        if found.is_empty() && vforked {
+            thread::sleep(VFORK_WAIT);
+            continue;
+        }
         if found.is_empty() {
             return Ok(FrozenTree { processes: gather(processes, stopped) });
         }
@@ -65,7 +77,9 @@ pub(crate) fn freeze_one(pid: i32) -> Result<FrozenTree, Error> {
 
 fn seize_new(processes: &[Process], known: &mut BTreeSet<i32>) -> Result<Vec<Running>, Error> {
     let mut found = Vec::new();
-    for process in processes.iter().filter(|process| process.life != Life::Zombie) {
+    let root = processes[0].pid;
+    let stoppable = |p: &&Process| p.life != Life::Zombie && (p.pid == root || !p.is_vforked());
+    for process in processes.iter().filter(stoppable) {
         for tid in tree::threads(process.pid)? {
             if !known.insert(tid) {
                 continue;

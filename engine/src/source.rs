@@ -107,7 +107,9 @@ impl Source {
 
     /// The shape of the tree now. What is new is tracked from here on.
     pub fn layout(&mut self) -> Result<Layout, Error> {
-        let processes = tree::walk(self.root)?;
+        let mut processes = tree::walk(self.root)?;
+        // A vforked child has no memory of its own yet; the next look sees it with its program.
+        processes.retain(|process| process.pid == self.root || !process.is_vforked());
         let layout = self.layout_of(&processes, None)?;
         self.statuses.read(layout.processes.iter().flat_map(|p| p.tids.iter().copied()));
         Ok(layout)

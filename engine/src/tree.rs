@@ -1,6 +1,7 @@
 //! A process and its descendants, as `/proc` shows them.
 
 use crate::error::{Error, Object, OnObject as _};
+use crate::sys::process::shares_memory;
 use procfs::FromRead as _;
 use procfs::process::Stat;
 use std::collections::{BTreeSet, VecDeque};
@@ -35,6 +36,12 @@ impl Process {
             _ => Life::Alive,
         };
         Ok(Self { pid, life, stat })
+    }
+
+    /// Between vfork(2) and execve(2): it runs in its parent's memory, and its parent waits for it
+    /// in a way that nothing but a kill ends.
+    pub fn is_vforked(&self) -> bool {
+        self.life != Life::Zombie && shares_memory(self.stat.ppid, self.pid)
     }
 
     pub fn is_kernel_thread(&self) -> bool {

@@ -3,9 +3,9 @@
 use crate::aspects::read_status;
 use crate::error::{Error, Object, OnObject as _};
 use crate::refusal::Refusal;
-use crate::sys::process::shares_memory;
 use crate::tree::{Life, Process};
 use std::fs;
+use std::time::Duration;
 
 /// Everything in the way, for every process.
 pub(super) fn examine(tree: &[Process]) -> Result<Vec<Refusal>, Error> {
@@ -71,20 +71,26 @@ fn tracer(status: &str) -> Option<i32> {
     text.trim().parse().ok().filter(|&tracer| tracer != 0)
 }
 
-/// Processes that run in one address space (vfork(2), or CLONE_VM without CLONE_THREAD).
+/// Processes that run in one address space for good: CLONE_VM without CLONE_THREAD. One that was
+/// just vforked does so for a moment.
 fn sharing_memory(tree: &[Process]) -> Vec<Refusal> {
-    let alive: Vec<&Process> = tree.iter().filter(|p| p.life != Life::Zombie).collect();
-    let pairs = alive.iter().filter_map(|child| {
-        let parent = alive.iter().find(|parent| parent.pid == child.stat.ppid)?;
-        shares_memory(parent.pid, child.pid).then_some((parent.pid, child.pid))
-    });
-    pairs
-        .map(|(parent, child)| {
-            let reason = format!("shares its memory with process {parent}");
-            refusal(child, &reason, "Ask again when it has started its program (vfork).")
+    let children = || tree.iter().skip(1).filter(|process| process.is_vforked());
+    for _ in 0..VFORK_LOOKS {
+        if children().next().is_none() {
+            return Vec::new();
+        }
+        std::thread::sleep(VFORK_WAIT);
+    }
+    children()
+        .map(|child| {
+            let reason = format!("shares its memory with process {}", child.stat.ppid);
+            refusal(child.pid, &reason, "Ask again when it has started its program (vfork).")
         })
         .collect()
 }
+
+const VFORK_WAIT: Duration = Duration::from_millis(10);
+const VFORK_LOOKS: u32 = 100;
 
 /// Bytes that the tree's private and shared memory takes, from smaps_rollup.
 pub(super) fn memory_bytes(pid: i32) -> Result<u64, Error> {
