@@ -77,14 +77,6 @@ impl Timer {
             remaining_us: left_seconds.saturating_mul(SECOND_US).saturating_add(left_us),
             interval_us: seconds.saturating_mul(SECOND_US).saturating_add(us),
         };
-<<<<<<< HEAD
-        match timer {
-            Self { remaining_us: 0, interval_us: 0 } => None,
-            // It has just expired: its signal waits, and taking that winds it up again.
-            Self { remaining_us: 0, interval_us } => Some(Self { remaining_us: interval_us, interval_us }),
-            running => Some(running),
-        }
-=======
         timer.running()
     }
 
@@ -94,7 +86,6 @@ impl Timer {
     fn running(self) -> Option<Self> {
         let remaining_us = if self.remaining_us == 0 { self.interval_us } else { self.remaining_us };
         (remaining_us != 0).then_some(Self { remaining_us, ..self })
->>>>>>> refs/heads/dest
     }
 
     fn kernel_bytes(self) -> Vec<u8> {
@@ -124,17 +115,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-    fn one_that_has_just_expired_keeps_its_interval() {
-        alone(|| {
-            let mut batch = Batch::new();
-            let half_second = Timer { remaining_us: 0, interval_us: 500_000 };
-            let room = batch.bytes(&half_second.kernel_bytes());
-            let answers = crate::sys::here::run_here(&batch);
-            let answered = Timer::answered(room, &answers);
-            assert_eq!(answered, Some(Timer { remaining_us: 500_000, interval_us: 500_000 }));
-        });
-=======
     fn one_that_has_fired_goes_on() {
         let interval_us = 700 * SECOND_US;
         let fired = || {
@@ -150,7 +130,6 @@ mod tests {
         };
         // Another thread would take the signal, and die of it.
         alone(|| single_threaded(fired));
->>>>>>> refs/heads/dest
     }
 
     #[test]
