@@ -5,6 +5,7 @@
 
 mod files;
 mod memory;
+mod newborn;
 mod processes;
 
 use crate::aspects::{self, Subject, read_status};
@@ -70,7 +71,8 @@ pub fn examine(root: i32, rules: Rules) -> Result<Examined, Error> {
     examined.refusals.extend(findings.refusals);
     examined.notes = findings.notes;
     if examined.refusals.is_empty() {
-        inventory.outline = Some(descriptors::outline(&table, &rules)?);
+        let outline = descriptors::outline(&table, &rules)?;
+        inventory.outline = Some(newborn::without_theirs(outline, &newborn::among(&alive)?));
         inventory.layout = Some(source::outline(&processes)?);
         examined.inventory = Some(inventory);
     }
