@@ -197,6 +197,18 @@ impl Tree {
         }
     }
 
+    /// Ours, or the one of an agent that died before it could discard the tree itself.
+    fn release_holders(&mut self) {
+        if self.holder.is_none() && self.parts.socket.exists() {
+            match lazy::take_over(&self.parts.socket) {
+                Ok(taken) => self.holder = taken.map(|(holder, _)| Arc::new(holder)),
+                // It ends by itself, a little later.
+                Err(error) => tracing::warn!("release the holder: {}", report::chain(&error)),
+            }
+        }
+        self.release_holder();
+    }
+
     /// Takes over a tree that outlived the agent which made it.
     fn revive(&mut self) -> Result<(), NotRun> {
         let object = self.parts.left.display().to_string();
@@ -246,10 +258,10 @@ impl Tree {
         if let Some(left) = Left::read(&self.parts.left).map_err(failed)? {
             left.end().map_err(failed)?;
         }
-        if let Some(memory) = self.parts.memory.get() {
-            lazy::wait_for_end(memory);
+        match self.parts.memory.get() {
+            Some(memory) => lazy::wait_for_end(memory),
+            None => self.release_holders(),
         }
-        self.release_holder();
         forget(&self.parts.left);
         wait_until_reaped(&pids);
         Ok(())

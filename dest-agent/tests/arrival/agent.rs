@@ -38,6 +38,29 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Descriptors that it has open, and children that it has, dead ones included.
+    pub(crate) fn belongings(&self) -> Result<(usize, usize)> {
+        let pid = self.child.id();
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let mut children = 0;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread may end while we look.
+            let text = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+            children += text.split_whitespace().count();
+        }
+        Ok((descriptors, children))
+    }
+
+    /// Files that it has left behind, apart from the journal itself.
+    pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
+        let names = fs::read_dir(self.home.path().join("state/destination"))?
+            .map(|file| file.map(|file| file.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(names.into_iter().filter(|name| name.contains('.')).collect())
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();

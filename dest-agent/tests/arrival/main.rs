@@ -9,6 +9,7 @@ mod recorded;
 mod source;
 
 use agent::Agent;
+use anyhow::Context as _;
 use program::Program;
 use protocol::Message;
 use protocol::message::{Outcome, RoundEnd};
@@ -48,6 +49,18 @@ impl Scene {
         source.expect("Ready").await?;
         Ok(())
     }
+
+    /// The agent has nothing of a migration any more but the journal.
+    fn agent_has_let_go(&self, before: (usize, usize)) -> Result {
+        program::until("the agent to let go", || {
+            let now = (self.agent.belongings().ok()?, self.agent.leftovers().ok()?);
+            (now == (before, Vec::new())).then_some(())
+        })
+        .with_context(|| {
+            let now = (self.agent.belongings(), self.agent.leftovers());
+            format!("{now:?} and before {before:?}")
+        })
+    }
 }
 
 fn outcome(message: &Message) -> Option<Outcome> {
@@ -86,6 +99,58 @@ async fn a_tree_runs_while_its_pages_come_by_fault_and_then_by_push() -> Result 
     scene.source.expect("Complete").await?;
     scene.source.done().await?;
     scene.program.goes_on()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_nothing_of_a_tree_that_has_arrived() -> Result {
+    let mut scene = Scene::new(Memory::Later).await?;
+    let before = Agent::start()?.belongings()?;
+    scene.make_ready().await?;
+    let faults = scene.source.serve_faults(&scene.recorded).await?;
+    scene.source.handover().await?;
+    scene.source.expect("Decided").await?;
+    scene.source.push(1, &scene.recorded).await?;
+    scene.source.expect("Complete").await?;
+    scene.source.done().await?;
+    drop(faults);
+    scene.source.vanish();
+    scene.agent_has_let_go(before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_nothing_of_a_tree_that_was_discarded() -> Result {
+    let mut scene = Scene::new(Memory::Later).await?;
+    let before = Agent::start()?.belongings()?;
+    scene.make_ready().await?;
+    scene.source.abort().await?;
+    scene.source.expect("Decided").await?;
+    scene.source.vanish();
+    scene.agent_has_let_go(before)
+}
+
+/// Whatever the journal says then, it is what has become of the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_around_the_permit_keeps_to_what_it_decided() -> Result {
+    for delay_us in [0, 300, 600, 900, 1300, 2000, 4000, 8000] {
+        let mut scene = Scene::new(Memory::Later).await?;
+        scene.make_ready().await?;
+        scene.source.handover().await?;
+        tokio::time::sleep(Duration::from_micros(delay_us)).await;
+        scene.agent.kill_and_start_again()?;
+        let mut again = scene.source.reconnect(&scene.agent).await?;
+        again.inquire().await?;
+        let decided = outcome(&again.expect("Decided").await?);
+        if decided == Some(Outcome::Discarded) {
+            scene.program.is_gone()?;
+            continue;
+        }
+        let _faults = again.serve_faults(&scene.recorded).await?;
+        again.open_bulk().await?;
+        again.push(0, &scene.recorded).await?;
+        again.expect("Complete").await?;
+        scene.program.goes_on().with_context(|| format!("killed after {delay_us} us"))?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
