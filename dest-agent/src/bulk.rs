@@ -9,9 +9,10 @@ use bytes::Bytes;
 use engine::memory::fill::Filler;
 use engine::memory::lazy::LazyMemory;
 use link::{BulkReceiver, LinkError};
+use protocol::Phase;
+use protocol::destination::{Doing, Input};
 use protocol::pages::{Decoder, PageError, Record};
 use protocol::stream::Bulk;
-use protocol::{Failure, Phase};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -43,7 +44,9 @@ pub enum BulkError {
     #[error("keep the order of the rounds")]
     Gate(#[from] GateError),
     #[error("store pages")]
-    Engine(#[from] engine::Error),
+    Store(#[from] engine::Error),
+    #[error("put pages into place")]
+    Fill(#[source] engine::Error),
     #[error("decompress the pages of stream {index}")]
     Decompressor { index: u32, source: io::Error },
     #[error("stream {index} ended in the middle of a round")]
@@ -51,11 +54,14 @@ pub enum BulkError {
 }
 
 impl BulkError {
-    pub fn failure(&self, phase: Phase) -> Failure {
-        match self {
-            Self::Engine(error) => report::of_engine(phase, error),
-            other => report::of(phase, other),
-        }
+    /// As the machine is told of it.
+    pub fn input(&self) -> Input {
+        let (doing, failure) = match self {
+            Self::Fill(error) => (Doing::Fill, report::of_engine(Phase::Lazy, error)),
+            Self::Store(error) => (Doing::Store, report::of_engine(Phase::Rounds, error)),
+            other => (Doing::Store, report::of(Phase::Rounds, other)),
+        };
+        Input::Failed { doing, failure }
     }
 
     /// Whether it is the connection's end, which is told elsewhere.
@@ -144,7 +150,7 @@ impl<'a> Reader<'a> {
             while let Some(record) = self.next_record()? {
                 match record {
                     Record::End { round } => self.gate.end(self.index, round)?,
-                    record => deliver(memory, record)?,
+                    record => deliver(memory, record).map_err(BulkError::Fill)?,
                 }
             }
             if self.read()? != Read::Some {

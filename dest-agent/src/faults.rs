@@ -10,6 +10,7 @@ use protocol::framing::{self, FrameError};
 use protocol::limits::FAULT_PAGES_MAX;
 use protocol::pages::{self, PageError};
 use protocol::stream::{FaultEnvelope, FaultMessage, PageReply, PageRequest, StreamError};
+use protocol::{Failure, Phase};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -99,8 +100,13 @@ impl Faults {
         self.memory.get().and_then(Weak::upgrade)
     }
 
-    /// Goes on with this stream, in the place of the one before.
-    pub fn attach(self: &Arc<Self>, stream: FaultStream) -> io::Result<()> {
+    /// Goes on with this stream, in the place of the one before. `failed` is told when pages have
+    /// come and cannot be put into place; that a connection was lost is told elsewhere.
+    pub fn attach(
+        self: &Arc<Self>,
+        stream: FaultStream,
+        failed: impl FnOnce(Failure) + Send + 'static,
+    ) -> io::Result<()> {
         let FaultStream { sender, receiver, frames } = stream;
         let (requests, to_send) = unbounded_channel();
         let number = {
@@ -113,10 +119,14 @@ impl Faults {
         let (faults, runtime) = (Arc::clone(self), Handle::current());
         std::thread::Builder::new().name("faults".to_owned()).spawn(move || {
             let result = Receiving { faults: &faults, receiver, frames, runtime, number }.run();
-            if let Err(error) = result {
-                tracing::info!("the fault connection ended: {}", report::chain(&error));
-            }
             faults.lost(number);
+            match result {
+                Ok(()) => {}
+                Err(FaultError::Engine(error)) => failed(report::of_engine(Phase::Lazy, &error)),
+                Err(error) => {
+                    tracing::info!("the fault connection ended: {}", report::chain(&error));
+                }
+            }
         })?;
         if let Some(memory) = self.memory() {
             memory.ask_again(&**self);

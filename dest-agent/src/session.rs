@@ -194,7 +194,7 @@ impl Session {
                     None => continue,
                 },
             };
-            if let Some(input) = self.take(event, state) {
+            if let Some(input) = self.take(event) {
                 return input;
             }
         }

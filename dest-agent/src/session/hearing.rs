@@ -3,16 +3,17 @@
 use super::{Event, Session};
 use crate::bulk::{self, BulkError, BulkStream};
 use crate::control::{ControlStream, Link};
+use crate::faults::FaultStream;
 use crate::report;
 use protocol::Phase;
-use protocol::destination::{Doing, Input, State};
+use protocol::destination::{Doing, Input};
 use protocol::message::Message;
 use std::sync::Arc;
 use std::time::Instant;
 
 impl Session {
     /// What an event is to the machine, if it is anything.
-    pub(super) fn take(&mut self, event: Event, state: &State) -> Option<Input> {
+    pub(super) fn take(&mut self, event: Event) -> Option<Input> {
         match event {
             Event::Control(stream) => self.replace_link(stream),
             Event::Message { link, message, at } => self.heard(link, message, at),
@@ -21,13 +22,8 @@ impl Session {
                 link.end();
                 Some(Input::Disconnected { cause })
             }
-            Event::Bulk(stream) => self.read_bulk(stream, state),
-            Event::Faults(stream) => {
-                if let Err(error) = self.parts.faults.attach(stream) {
-                    tracing::warn!(migration = %self.id, "serve faults: {error}");
-                }
-                None
-            }
+            Event::Bulk(stream) => self.read_bulk(stream),
+            Event::Faults(stream) => self.ask_here(stream),
             Event::Judged { input, place } => {
                 self.place = place;
                 Some(input)
@@ -64,11 +60,9 @@ impl Session {
         Some(Input::Message(message))
     }
 
-    fn read_bulk(&self, stream: BulkStream, state: &State) -> Option<Input> {
-        let phase = state.phase();
+    fn read_bulk(&self, stream: BulkStream) -> Option<Input> {
         if let Err(error) = self.parts.gate.join(stream.slices) {
-            let failure = report::of(phase, &error);
-            return Some(Input::Failed { doing: Doing::Store, failure });
+            return Some(BulkError::from(error).input());
         }
         let events = self.sender.clone();
         let failed = move |error: BulkError| {
@@ -76,14 +70,24 @@ impl Session {
                 tracing::info!("{}", report::chain(&error));
                 return;
             }
-            let doing = if phase == Phase::Lazy { Doing::Fill } else { Doing::Store };
-            let failure = error.failure(phase);
             // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Input(Input::Failed { doing, failure }));
+            let _ = events.blocking_send(Event::Input(error.input()));
         };
         let spawned = bulk::spawn(stream, Arc::clone(&self.parts.gate), failed);
         let error = spawned.err()?;
-        let failure = report::of_io(phase, "start a thread on", "this host", &error);
+        let failure = report::of_io(Phase::Rounds, "start a thread on", "this host", &error);
         Some(Input::Failed { doing: Doing::Store, failure })
+    }
+
+    fn ask_here(&self, stream: FaultStream) -> Option<Input> {
+        let events = self.sender.clone();
+        let failed = move |failure| {
+            let input = Input::Failed { doing: Doing::Fill, failure };
+            // Fails only when the session has ended.
+            let _ = events.blocking_send(Event::Input(input));
+        };
+        let error = self.parts.faults.attach(stream, failed).err()?;
+        let failure = report::of_io(Phase::Lazy, "start a thread on", "this host", &error);
+        Some(Input::Failed { doing: Doing::Fill, failure })
     }
 }

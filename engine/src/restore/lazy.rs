@@ -98,7 +98,8 @@ fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
 /// memory, for nothing else can be completed by fault.
 fn ranges_of(stub: &Stub, missing: &PageSet) -> Result<Vec<Run>, Error> {
     let fits = |mapping: &&MappingImage| {
-        !mapping.shared && matches!(mapping.backing, Some(BackingImage::Anonymous(_)))
+        !mapping.shared
+            && matches!(&mapping.backing, Some(BackingImage::Anonymous(kind)) if !kind.is_dev_zero)
     };
     let pages_in = |start: u64, end: u64| {
         missing.within(start, (end - start) / PAGE_BYTES).map(|run| run.pages).sum::<u64>()

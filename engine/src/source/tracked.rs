@@ -49,13 +49,18 @@ impl Tracked {
         sink: &mut dyn PageSink,
     ) -> Result<Round, Error> {
         self.collect()?;
-        let wanted = self.stale_in(|kind| *kind != MappingKind::Anonymous);
+        let wanted = self.stale_that_cannot_wait();
         self.send(&wanted, While::Running, sink)
     }
 
-    fn stale_in(&self, wanted: impl Fn(&MappingKind) -> bool) -> PageSet {
+    /// Only anonymous memory is completed by fault, and not all of that: a private mapping of
+    /// /dev/zero is anonymous, but userfaultfd finds it to lie beyond the end of its empty file
+    /// (EFAULT of UFFDIO_COPY).
+    fn stale_that_cannot_wait(&self) -> PageSet {
         let all = self.shape.mappings_with_kinds();
-        let runs = all.filter(|(_, kind)| wanted(kind)).flat_map(|(mapping, _)| {
+        let cannot_wait =
+            all.filter(|(mapping, kind)| **kind != MappingKind::Anonymous || mapping.has_file());
+        let runs = cannot_wait.flat_map(|(mapping, _)| {
             self.memory.stale().within(mapping.start, mapping.pages()).collect::<Vec<_>>()
         });
         runs.collect()
@@ -122,7 +127,7 @@ impl Tracked {
     /// Stale pages that must be there before the process runs: what the kernel cannot fetch by
     /// fault, and what every thread touches at once.
     pub(super) fn needed_at_once(&self, process: &ProcessImage) -> PageSet {
-        let mut needed = self.stale_in(|kind| *kind != MappingKind::Anonymous);
+        let mut needed = self.stale_that_cannot_wait();
         needed.insert_all(&eager::of_process(process).intersection(self.memory.stale()));
         needed
     }
