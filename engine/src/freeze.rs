@@ -228,14 +228,14 @@ mod tests {
     fn stops_a_tree_and_lets_it_go() {
         let mut shell =
             Command::new("sh").args(["-c", "while :; do :; done & wait"]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         let root = i32::try_from(shell.id()).unwrap();
         let frozen = freeze(root).unwrap();
         let pids: Vec<i32> = frozen.processes().iter().map(|f| f.process.pid).collect();
         assert_eq!(pids.len(), 2);
         assert!(pids.iter().all(|&pid| state(pid) == 't'));
         frozen.thaw().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         assert!(pids.iter().all(|&pid| "RS".contains(state(pid))));
         for pid in pids {
             let pid = nix::unistd::Pid::from_raw(pid);

@@ -1,10 +1,12 @@
 //! The command line of `migrate`.
 
+mod rules;
+
 use crate::codec::Compress;
-use crate::connection::Place;
+use crate::place::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::kinds::{OutsidePipe, Rules, Tcp, Terminal};
 use protocol::{Lazy, MigrationId};
+pub(crate) use rules::RuleOptions;
 use std::path::PathBuf;
 
 /// Move a running process tree to another host
@@ -38,7 +40,6 @@ impl Cli {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Task {
     Move(Move),
     Command(Command),
@@ -174,38 +175,6 @@ pub(crate) struct Speed {
     pub(crate) compress: Compress,
 }
 
-/// What becomes of things that lead out of the tree.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct RuleOptions {
-    /// TCP connections: the program sees them closed, or they stand against the move
-    #[arg(long, value_enum, default_value_t = TcpRule::Refuse)]
-    tcp: TcpRule,
-    /// A terminal: its descriptors lead to /dev/null afterwards, or it stands against the move
-    #[arg(long, value_enum, default_value_t = TerminalRule::Detach)]
-    terminal: TerminalRule,
-    /// A pipe to or from a process outside: it leads to /dev/null, or stands against the move
-    #[arg(long, value_enum, default_value_t = PipeRule::Null)]
-    outside_pipe: PipeRule,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TcpRule {
-    Close,
-    Refuse,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TerminalRule {
-    Detach,
-    Refuse,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PipeRule {
-    Null,
-    Refuse,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum When {
     /// When copying ahead cannot make the freeze short enough
@@ -222,25 +191,6 @@ pub(crate) enum Vouch {
     Discarded,
 }
 
-impl From<RuleOptions> for Rules {
-    fn from(options: RuleOptions) -> Self {
-        Self {
-            terminal: match options.terminal {
-                TerminalRule::Detach => Terminal::Detach,
-                TerminalRule::Refuse => Terminal::Refuse,
-            },
-            outside_pipe: match options.outside_pipe {
-                PipeRule::Null => OutsidePipe::Null,
-                PipeRule::Refuse => OutsidePipe::Refuse,
-            },
-            tcp: match options.tcp {
-                TcpRule::Close => Tcp::Close,
-                TcpRule::Refuse => Tcp::Refuse,
-            },
-        }
-    }
-}
-
 impl From<When> for Lazy {
     fn from(when: When) -> Self {
         match when {
@@ -255,6 +205,7 @@ impl From<When> for Lazy {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+    use engine::kinds::{Rules, Tcp};
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["migrate"].into_iter().chain(line.split_whitespace()))

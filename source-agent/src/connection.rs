@@ -4,65 +4,16 @@ use crate::bulk::{self, Moved, Watch};
 use crate::control::{self, ControlSender};
 use crate::faults::{self, FaultLine};
 use crate::news::Post;
+use crate::place::Place;
 use bytes::Bytes;
 use link::{Connection, Identity, KNOWN_HOSTS, KnownHosts, LinkError, Tuning};
 use protocol::MigrationId;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-pub(crate) const PORT: u16 = 7747;
-
-/// Names a destination as on the command line: `HOST[:PORT]`, with `[...]` around an IPv6 address
-/// that a port follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a destination is HOST, HOST:PORT or [IPV6]:PORT")]
-pub(crate) struct NotAPlace;
-
-impl FromStr for Place {
-    type Err = NotAPlace;
-
-    fn from_str(text: &str) -> Result<Self, NotAPlace> {
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, port) = rest.split_once(']').ok_or(NotAPlace)?;
-            (
-                host,
-                if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(NotAPlace)?) },
-            )
-        } else {
-            match text.split_once(':') {
-                // More than one colon: an IPv6 address by itself.
-                Some((_, rest)) if rest.contains(':') => (text, None),
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            }
-        };
-        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| NotAPlace))?;
-        let is_host = !host.is_empty() && !host.contains(char::is_whitespace) && port != 0;
-        is_host.then(|| Self { host: host.to_owned(), port }).ok_or(NotAPlace)
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
@@ -73,9 +24,9 @@ pub(crate) enum DialError {
     #[error(transparent)]
     Trust(#[from] link::TrustFileError),
     #[error("{known_hosts} does not have the right key of {host}")]
-    Key { known_hosts: String, host: String, source: LinkError },
+    Key { known_hosts: String, host: String, source: Box<LinkError> },
     #[error("reach {place}")]
-    Link { place: String, source: LinkError },
+    Link { place: String, source: Box<LinkError> },
 }
 
 /// The other host, and who we are to it.
@@ -100,7 +51,7 @@ impl Peer {
             let host = &self.place.host;
             match link::connect(host, address, &self.identity, &known, &Tuning::bulk()).await {
                 Ok(connection) => return Ok(connection),
-                Err(source) => failure = self.explain(source),
+                Err(source) => failure = self.explain(Box::new(source)),
             }
         }
         Err(failure)
@@ -113,14 +64,14 @@ impl Peer {
         Ok(found.map_err(|source| DialError::Resolve { host, source })?.collect())
     }
 
-    fn explain(&self, source: LinkError) -> DialError {
+    fn explain(&self, source: Box<LinkError>) -> DialError {
         let host = self.place.host.clone();
-        match source {
+        match *source {
             LinkError::UnknownHost { .. } | LinkError::ChangedHost { .. } => {
                 let known_hosts = self.config.join(KNOWN_HOSTS).display().to_string();
                 DialError::Key { known_hosts, host, source }
             }
-            source => DialError::Link { place: self.place.to_string(), source },
+            _ => DialError::Link { place: self.place.to_string(), source },
         }
     }
 }
@@ -217,39 +168,5 @@ impl Line {
         let _peer_has_gone = self.control.finish(GOODBYE_WAIT).await;
         self.connection.close(link::CALLER_CODES, reason);
         let _peer_has_gone = self.connection.drain(GOODBYE_WAIT).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(text: &str) -> Option<(String, u16)> {
-        text.parse().ok().map(|place: Place| (place.host, place.port))
-    }
-
-    #[test]
-    fn a_destination_is_a_host_and_perhaps_a_port() {
-        let is = |host: &str, port| Some((host.to_owned(), port));
-        assert_eq!(place("hostb"), is("hostb", PORT));
-        assert_eq!(place("hostb:99"), is("hostb", 99));
-        assert_eq!(place("192.0.2.1:99"), is("192.0.2.1", 99));
-        assert_eq!(place("fe80::1"), is("fe80::1", PORT));
-        assert_eq!(place("[fe80::1]"), is("fe80::1", PORT));
-        assert_eq!(place("[fe80::1]:99"), is("fe80::1", 99));
-    }
-
-    #[test]
-    fn what_is_none_is_refused() {
-        for text in ["", ":1", "b:", "b:x", "b:0", "b:70000", "[::1", "[::1]x", "a b"] {
-            assert_eq!(place(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_place_is_written_as_it_is_read() {
-        for text in ["hostb:7747", "[fe80::1]:99"] {
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
-        }
     }
 }

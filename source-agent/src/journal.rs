@@ -4,7 +4,7 @@
 //! for the disk in the freeze: the sync follows the answer. When the kernel dies the tree dies too.
 //! The file is locked as long as its agent lives, so that nobody drives a migration twice.
 
-use crate::connection::Place;
+use crate::place::Place;
 use engine::{Error, Object, OnObject as _};
 use nix::fcntl::{Flock, FlockArg};
 use protocol::MigrationId;

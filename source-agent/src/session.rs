@@ -136,7 +136,9 @@ impl Session {
     /// Whatever is still being copied is not wanted any more, and must not delay the thaw.
     fn cut_short(&mut self) {
         self.engine.interrupt();
-        self.line.as_mut().map(Line::cut_pages);
+        if let Some(line) = &mut self.line {
+            line.cut_pages();
+        }
     }
 
     /// Once a line.
@@ -148,7 +150,9 @@ impl Session {
     }
 
     async fn reconnect(&mut self) {
-        self.line.take().map(Line::abandon);
+        if let Some(line) = self.line.take() {
+            line.abandon();
+        }
         let input = match self.dial().await {
             Ok(line) => {
                 self.line = Some(line);
