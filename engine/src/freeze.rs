@@ -5,6 +5,8 @@ use crate::error::{Error, Object, OnObject as _};
 use crate::sys::ptrace::Event;
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use crate::tree::{self, Life, Process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
@@ -40,7 +42,26 @@ fn freeze_while(
     root: i32,
     look: impl Fn() -> Result<Vec<Process>, Error>,
 ) -> Result<FrozenTree, Error> {
-    let mut stopped: Vec<Stopped> = Vec::new();
+    let mut stopped = Vec::new();
+    match stop_all(root, look, &mut stopped) {
+        Ok(processes) => Ok(FrozenTree { processes: gather(processes, stopped) }),
+        Err(error) => {
+            // One thread that cannot be stopped must not leave the others stopped.
+            for thread in stopped {
+                if let Err(error) = release(thread, false) {
+                    tracing::warn!(%error, "a thread may still be stopped");
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+fn stop_all(
+    root: i32,
+    look: impl Fn() -> Result<Vec<Process>, Error>,
+    stopped: &mut Vec<Stopped>,
+) -> Result<Vec<Process>, Error> {
     let mut known = BTreeSet::new();
     for _ in 0..LOOKS_MAX {
         let processes = look()?;
@@ -53,21 +74,30 @@ fn freeze_while(
             continue;
         }
         if found.is_empty() {
-            return Ok(FrozenTree { processes: gather(processes, stopped) });
+            return Ok(processes);
         }
-        // First ask all, then wait for each by its id: waiting for any is quadratic.
-        found.iter().for_each(Running::interrupt);
-        for running in found {
-            if let Outcome::Alive(thread) = running.wait_stopped()? {
-                stopped.push(thread);
-            }
-        }
+        stop_these(found, stopped)?;
     }
     Err(Error::invalid(
         "freeze",
         Object::Process { pid: root },
         "it makes threads faster than they can be stopped",
     ))
+}
+
+/// First asks all, then waits for each by its id: waiting for any is quadratic. An error is told
+/// after all others have been waited for.
+fn stop_these(found: Vec<Running>, stopped: &mut Vec<Stopped>) -> Result<(), Error> {
+    found.iter().for_each(Running::interrupt);
+    let mut result = Ok(());
+    for running in found {
+        match running.wait_stopped() {
+            Ok(Outcome::Alive(thread)) => stopped.push(thread),
+            Ok(Outcome::Gone) => {}
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    result
 }
 
 /// Stops one process and not its children.
@@ -151,13 +181,18 @@ impl FrozenTree {
 
     /// From here on our death must not let the tree run: a SIGSTOP waits for every process. It
     /// takes effect without one more instruction if we die; `Held::thaw` swallows it.
+    ///
+    /// On an error the tree goes on.
     pub fn hold(mut self) -> Result<Held, Error> {
-        for frozen in self.processes.iter().filter(|frozen| !frozen.threads.is_empty()) {
-            let pid = frozen.process.pid;
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGSTOP)
-                .on("guard", || Object::Process { pid })?;
+        let held = Held { processes: std::mem::take(&mut self.processes) };
+        match held.guard() {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                // Some of them have their SIGSTOP already: it is taken away again.
+                held.thaw()?;
+                Err(error)
+            }
         }
-        Ok(Held { processes: std::mem::take(&mut self.processes) })
     }
 }
 
@@ -179,6 +214,18 @@ pub struct Held {
 }
 
 impl Held {
+    fn guard(&self) -> Result<(), Error> {
+        for frozen in self.processes.iter().filter(|frozen| !frozen.threads.is_empty()) {
+            let pid = frozen.process.pid;
+            match kill(Pid::from_raw(pid), Signal::SIGSTOP) {
+                // Somebody has killed it; it will never run anywhere.
+                Ok(()) | Err(nix::Error::ESRCH) => {}
+                Err(error) => return Err(error).on("guard", || Object::Process { pid }),
+            }
+        }
+        Ok(())
+    }
+
     pub fn pids(&self) -> Vec<i32> {
         self.processes.iter().map(|frozen| frozen.process.pid).collect()
     }
@@ -238,9 +285,22 @@ mod tests {
         thread::sleep(Duration::from_millis(20));
         assert!(pids.iter().all(|&pid| "RS".contains(state(pid))));
         for pid in pids {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         }
         shell.wait().unwrap();
+    }
+
+    #[test]
+    fn a_held_tree_that_somebody_continued_is_let_go_all_the_same() {
+        let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        let pid = child.id().cast_signed();
+        let held = freeze(pid).unwrap().hold().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+        held.thaw().unwrap();
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(state(pid), 'S');
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

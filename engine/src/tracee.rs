@@ -1,11 +1,18 @@
 //! A thread of a traced process, in the state it is known to be in.
 
 use crate::error::{Error, Object, OnObject as _};
+use crate::freeze::signal_number;
 use crate::sys::process::thread_signal;
 use crate::sys::ptrace::{self, Event, PTRACE_EVENT_STOP, RseqConfiguration, SIGINFO_BYTES};
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+/// How long one thread may take to stop; the others of its tree stand still meanwhile.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+const SPIN_WAIT: Duration = Duration::from_millis(1);
+const POLL_PAUSE: Duration = Duration::from_micros(100);
 
 pub type Registers = libc::user_regs_struct;
 
@@ -83,10 +90,15 @@ impl Running {
         let _ = ptrace::interrupt(self.tid);
     }
 
+    ///
+    /// A thread in a sleep that nothing ends (a hung file system, a long vfork(2)) does not stop,
+    /// and others must not stand still for it: that is an error after [`STOP_WAIT`]. It stays
+    /// attached, running, until this thread of ours ends.
     pub fn wait_stopped(self) -> Result<Outcome<Stopped>, Error> {
         let object = || Object::Thread { pid: self.pid, tid: self.tid };
+        let end = Instant::now() + STOP_WAIT;
         let is_group_stopped = loop {
-            match ptrace::wait(self.tid).on("wait for", object)? {
+            match self.next_event(end).on("stop", object)? {
                 Event::Ptrace(PTRACE_EVENT_STOP) => break false,
                 Event::GroupStop(_) => break true,
                 Event::Gone => return Ok(Outcome::Gone),
@@ -102,6 +114,24 @@ impl Running {
         };
         let stopped = Stopped::new(self.pid, self.tid);
         Ok(Outcome::Alive(Stopped { is_group_stopped, ..stopped }))
+    }
+
+    /// Threads stop within microseconds, so at first this only lets others run.
+    fn next_event(&self, end: Instant) -> io::Result<Event> {
+        let patience = Instant::now() + SPIN_WAIT;
+        loop {
+            if let Some(event) = ptrace::poll(self.tid)? {
+                return Ok(event);
+            }
+            match Instant::now() {
+                now if now < patience => std::thread::yield_now(),
+                now if now < end => std::thread::sleep(POLL_PAUSE),
+                _ => {
+                    let why = "it is in a sleep that cannot be interrupted";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+            }
+        }
     }
 
     pub fn stop(self) -> Result<Outcome<Stopped>, Error> {
@@ -230,6 +260,11 @@ impl Stopped {
     /// from it. Every other signal waits meanwhile: the kernel delivers low numbers first, and to
     /// detach with one of those would leave this one behind.
     pub(crate) fn release_without(self, signal: i32) -> Result<(), Error> {
+        // A SIGCONT from outside has taken it away already, and then it would never come.
+        let waits = |info: &[u8; SIGINFO_BYTES]| signal_number(info) == signal;
+        if !self.queued_signals(true)?.iter().any(waits) {
+            return self.release();
+        }
         let mask = self.signal_mask()?;
         self.set_signal_mask(!0)?;
         loop {

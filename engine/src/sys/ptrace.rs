@@ -176,6 +176,14 @@ pub(crate) fn wait(tid: i32) -> io::Result<Event> {
     }
 }
 
+/// Like `wait`, but does not block.
+pub(crate) fn poll(tid: i32) -> io::Result<Option<Event>> {
+    let mut status = 0;
+    // SAFETY: `status` is the one int that waitpid(2) writes.
+    let ret = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+    Ok((check(libc::c_long::from(ret))? != 0).then(|| event(status)))
+}
+
 /// Lets a thread run, receive the signal if it stops for it, and says what it did next.
 pub(crate) fn wait_after(tid: i32, signal: i32) -> io::Result<Event> {
     cont(tid, 0)?;
