@@ -1,18 +1,22 @@
-//! Whether pages travel compressed: only where the link is slower than the compressor.
+//! Whether pages travel compressed: only where that makes them arrive sooner.
 //!
-//! Found out by watching the sender. One that mostly waits for room is limited by the link, and
-//! zstd then turns waiting into fewer bytes. A sender that compresses and never waits is limited
-//! by its own processor, and goes back to plain for good.
+//! A sender that mostly waits for room may be held up by a slow network, and zstd then turns
+//! waiting into fewer bytes; or by processors that have other things to do, and zstd then makes it
+//! worse. From outside the two look alike, so it is tried, and what was faster stays.
 
 use protocol::pages::Codec;
 use std::time::{Duration, Instant};
 
-/// What one core compresses at level 1; a faster link is never waited for with zstd.
+/// What one core compresses at level 1. Nothing faster is worth a trial.
 pub(crate) const COMPRESSOR_BYTES_PER_S: u64 = 400_000_000;
 
-/// A judgement takes this much: the buffers between us and the wire hold more, so the first ones
-/// see no wait at all and change nothing.
+/// Bytes of pages to a judgement. The buffers between us and the wire hold more: the first window
+/// sees no wait and changes nothing, and the first one after a change still measures what was
+/// before it.
 const WINDOW_BYTES: u64 = 16 << 20;
+
+/// A gain that is not an accident.
+const BETTER_PERCENT: u128 = 120;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Compress {
@@ -22,26 +26,43 @@ pub(crate) enum Compress {
     None,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Plain, until a window shows that it is waited a lot.
+    Watching,
+    /// Compressed, to be compared with what plain pages did.
+    Trying {
+        plain_bytes_per_s: u128,
+        has_begun: bool,
+    },
+    Decided(Codec),
+}
+
 #[derive(Debug)]
 pub(crate) struct CodecChoice {
-    choice: Compress,
-    codec: Codec,
-    zstd_was_too_slow: bool,
+    stand: Stand,
     bytes: u64,
     waited: Duration,
     since: Instant,
 }
 
 impl CodecChoice {
+    /// A limit that the operator set is a slow network without any doubt.
     pub(crate) fn new(choice: Compress, link_is_slow: bool) -> Self {
-        let zstd = choice == Compress::Zstd || (choice == Compress::Auto && link_is_slow);
-        let codec = if zstd { Codec::Zstd } else { Codec::Plain };
-        let since = Instant::now();
-        Self { choice, codec, zstd_was_too_slow: false, bytes: 0, waited: Duration::ZERO, since }
+        let stand = match choice {
+            Compress::Auto if !link_is_slow => Stand::Watching,
+            Compress::Auto | Compress::Zstd => Stand::Decided(Codec::Zstd),
+            Compress::None => Stand::Decided(Codec::Plain),
+        };
+        Self { stand, bytes: 0, waited: Duration::ZERO, since: Instant::now() }
     }
 
     pub(crate) fn codec(&self) -> Codec {
-        self.codec
+        match self.stand {
+            Stand::Watching => Codec::Plain,
+            Stand::Trying { .. } => Codec::Zstd,
+            Stand::Decided(codec) => codec,
+        }
     }
 
     /// Between rounds nothing is sent; that time says nothing.
@@ -49,34 +70,39 @@ impl CodecChoice {
         (self.bytes, self.waited, self.since) = (0, Duration::ZERO, Instant::now());
     }
 
-    /// Takes in that so many bytes were handed over after such a wait. Tells the codec when it
-    /// changes.
-    pub(crate) fn note(&mut self, bytes: usize, waited: Duration) -> Option<Codec> {
-        self.bytes += bytes as u64;
+    /// Takes in that so many bytes of pages were handed over after such a wait. True when the
+    /// codec is another one from here on.
+    pub(crate) fn note(&mut self, bytes: u64, waited: Duration) -> bool {
+        self.bytes += bytes;
         self.waited += waited;
-        if self.choice != Compress::Auto || self.bytes < WINDOW_BYTES {
-            return None;
+        if self.bytes < WINDOW_BYTES || matches!(self.stand, Stand::Decided(_)) {
+            return false;
         }
-        let next = self.judge(self.since.elapsed());
+        let before = self.codec();
+        self.stand = self.judge(self.since.elapsed().max(Duration::from_nanos(1)));
         self.start_anew();
-        (next != self.codec).then(|| {
-            self.codec = next;
-            next
-        })
+        self.codec() != before
     }
 
-    fn judge(&mut self, elapsed: Duration) -> Codec {
-        let is_slow = u128::from(self.bytes) * 1_000_000_000
-            < u128::from(COMPRESSOR_BYTES_PER_S) * elapsed.as_nanos();
-        match self.codec {
-            Codec::Plain if self.waited * 2 > elapsed && is_slow && !self.zstd_was_too_slow => {
-                Codec::Zstd
+    fn judge(&self, elapsed: Duration) -> Stand {
+        let bytes_per_s = u128::from(self.bytes) * 1_000_000_000 / elapsed.as_nanos();
+        match self.stand {
+            Stand::Watching => {
+                let is_slow = bytes_per_s < u128::from(COMPRESSOR_BYTES_PER_S);
+                if is_slow && self.waited * 2 > elapsed {
+                    Stand::Trying { plain_bytes_per_s: bytes_per_s, has_begun: false }
+                } else {
+                    Stand::Watching
+                }
             }
-            Codec::Zstd if self.waited * 20 < elapsed => {
-                self.zstd_was_too_slow = true;
-                Codec::Plain
+            Stand::Trying { plain_bytes_per_s, has_begun: false } => {
+                Stand::Trying { plain_bytes_per_s, has_begun: true }
             }
-            codec => codec,
+            Stand::Trying { plain_bytes_per_s, has_begun: true } => {
+                let is_better = bytes_per_s * 100 > plain_bytes_per_s * BETTER_PERCENT;
+                Stand::Decided(if is_better { Codec::Zstd } else { Codec::Plain })
+            }
+            decided @ Stand::Decided(_) => decided,
         }
     }
 }
@@ -85,33 +111,49 @@ impl CodecChoice {
 mod tests {
     use super::*;
 
-    fn after(choice: &mut CodecChoice, waited_percent: u32) -> Option<Codec> {
-        choice.since = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        choice.note(1 << 24, Duration::from_millis(10) * waited_percent)
+    /// A window that took so long, with so much of it waiting.
+    fn window(choice: &mut CodecChoice, ms: u64, waited_percent: u64) -> Codec {
+        choice.since = Instant::now().checked_sub(Duration::from_millis(ms)).unwrap();
+        choice.note(WINDOW_BYTES, Duration::from_millis(ms * waited_percent / 100));
+        choice.codec()
     }
 
     #[test]
-    fn a_slow_link_is_compressed_for() {
+    fn a_network_that_compression_helps_is_compressed_for() {
         let mut choice = CodecChoice::new(Compress::Auto, false);
-        assert_eq!(after(&mut choice, 10), None);
-        assert_eq!(after(&mut choice, 90), Some(Codec::Zstd));
-        assert_eq!(after(&mut choice, 90), None);
+        assert_eq!(window(&mut choice, 1000, 10), Codec::Plain);
+        assert_eq!(window(&mut choice, 1000, 90), Codec::Zstd);
+        assert_eq!(window(&mut choice, 1000, 90), Codec::Zstd);
+        assert_eq!(window(&mut choice, 500, 90), Codec::Zstd);
+        assert_eq!(choice.stand, Stand::Decided(Codec::Zstd));
     }
 
     #[test]
-    fn a_compressor_that_is_slower_than_the_link_is_left_out_for_good() {
-        let mut choice = CodecChoice::new(Compress::Auto, true);
-        assert_eq!(after(&mut choice, 0), Some(Codec::Plain));
-        assert_eq!(after(&mut choice, 90), None);
+    fn busy_processors_are_not_given_more_to_do() {
+        let mut choice = CodecChoice::new(Compress::Auto, false);
+        for (ms, codec) in [(1000, Codec::Zstd), (1000, Codec::Zstd), (2000, Codec::Plain)] {
+            assert_eq!(window(&mut choice, ms, 90), codec);
+        }
+        assert_eq!(choice.stand, Stand::Decided(Codec::Plain));
+    }
+
+    #[test]
+    fn a_link_that_is_faster_than_the_compressor_is_no_trial() {
+        let mut choice = CodecChoice::new(Compress::Auto, false);
+        assert_eq!(window(&mut choice, 20, 90), Codec::Plain);
+        assert_eq!(choice.stand, Stand::Watching);
     }
 
     #[test]
     fn what_was_asked_for_is_not_measured() {
-        for (choice, codec) in [(Compress::None, Codec::Plain), (Compress::Zstd, Codec::Zstd)] {
-            let mut choice = CodecChoice::new(choice, false);
-            assert_eq!(after(&mut choice, 90), None);
-            assert_eq!(after(&mut choice, 0), None);
-            assert_eq!(choice.codec(), codec);
+        for (choice, is_slow, codec) in [
+            (Compress::None, true, Codec::Plain),
+            (Compress::Zstd, false, Codec::Zstd),
+            (Compress::Auto, true, Codec::Zstd),
+        ] {
+            let mut choice = CodecChoice::new(choice, is_slow);
+            assert_eq!(window(&mut choice, 1000, 90), codec);
+            assert_eq!(window(&mut choice, 1000, 0), codec);
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct PageStreams {
     interrupt: Arc<Interrupt>,
     /// Of encoders that were replaced.
     tally: Tally,
+    /// Of pages, since the last chunk.
+    raw_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl PageStreams {
         let choice = CodecChoice::new(wishes.compress, slow);
         let lane = |sender| Lane::new(Encoder::new(choice.codec())?, sender);
         let lanes = senders.into_iter().map(lane).collect::<io::Result<_>>()?;
-        Ok(Self { lanes, pace, choice, interrupt, tally: Tally::default() })
+        Ok(Self { lanes, pace, choice, interrupt, tally: Tally::default(), raw_bytes: 0 })
     }
 
     /// Ends the round on every stream, and tells what was sent in it.
@@ -105,8 +107,9 @@ impl PageStreams {
         let (bytes, began) = (chunk.len(), Instant::now());
         self.pace.admit(bytes, &self.interrupt)?;
         self.lanes[index].send(chunk)?;
-        let codec = self.choice.note(bytes, began.elapsed());
-        codec.map_or(Ok(()), |_| self.change_codec())
+        let raw_bytes = std::mem::take(&mut self.raw_bytes);
+        let is_another = self.choice.note(raw_bytes, began.elapsed());
+        if is_another { self.change_codec() } else { Ok(()) }
     }
 
     fn change_codec(&mut self) -> io::Result<()> {
@@ -146,6 +149,7 @@ fn lost() -> io::Error {
 
 impl PageSink for PageStreams {
     fn data(&mut self, space: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
+        self.raw_bytes += bytes.len() as u64;
         let mut rest = bytes;
         for run in slices(space, address, (bytes.len() / PAGE_BYTES) as u64) {
             let (piece, later) = rest.split_at(run.pages as usize * PAGE_BYTES);

@@ -3,7 +3,7 @@
 //!
 //! Runs as root: a real process is moved as far as the destination lets it.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod command;
 mod destination;
