@@ -49,7 +49,11 @@ pub struct Examined {
 
 /// Looks at the tree from outside. Nothing is stopped and nothing is changed.
 pub fn examine(root: i32, rules: Rules) -> Result<Examined, Error> {
-    let processes = tree::walk(root)?;
+    let processes = match Process::read(root)? {
+        // Its children are kernel threads as well, and each would be refused.
+        thread if thread.is_kernel_thread() => vec![thread],
+        _ => tree::walk(root)?,
+    };
     let mut examined = Examined::default();
     examined.refusals.extend(processes::examine_root(&processes[0]));
     examined.refusals.extend(processes::examine(&processes)?);

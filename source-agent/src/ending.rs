@@ -123,7 +123,7 @@ impl Ending {
         let mut lines = Vec::new();
         match self {
             Self::Moved => {}
-            Self::Movable => lines.push("Nothing stands against moving it.".to_owned()),
+            Self::Movable => lines.push("Nothing was found that stands in the way.".to_owned()),
             Self::Refused(refusals) => {
                 lines.push("It cannot be moved, and nothing was touched:".to_owned());
                 lines.extend(refusals.iter().map(|refusal| format!("  {refusal}")));
