@@ -37,7 +37,16 @@ pub(crate) const ALERT_NO_COMMON_VERSION: u8 = 120;
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|s| s.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    gather_randomness(&provider);
     Arc::new(provider)
+}
+
+/// The first random number of a process takes long: AWS-LC seeds itself from the jitter of the
+/// processor, 0.2 s of an idle machine and 4 s of a busy one. Here, before a configuration is
+/// made, it is on nobody's clock; in a handshake it would use up the peer's patience.
+fn gather_randomness(provider: &CryptoProvider) {
+    // What has no randomness now says so when it needs some.
+    let _told_by_the_handshake = provider.secure_random.fill(&mut [0; 32]);
 }
 
 /// The destination's side: every client must prove some key.
