@@ -244,6 +244,11 @@ impl Source {
             .map(|process| process.process.pid)
             .collect();
         let mut table = descriptors::collect(&pids)?;
+        // A running tree's processes come and go and are left out; a frozen one's are all there.
+        if let Some(&pid) = pids.iter().find(|&&pid| table.pids().all(|found| found != pid)) {
+            let object = Object::Process { pid };
+            return Err(Error::invalid("capture the descriptors of", object, "it has ended"));
+        }
         for ((device, inode), space) in self.objects.spaces() {
             table.set_space(device, inode, space);
         }
