@@ -3,11 +3,13 @@
 //! A thread and not a task, because filling blocks. It reads no faster than it fills, so what is
 //! on its way here is bounded by the connection's window and never by the size of a round.
 
-use crate::gate::{Gate, GateError, Open};
+use crate::gate::{Gate, GateError, Open, Pass};
 use crate::report;
+use crate::session::Event;
 use bytes::Bytes;
 use engine::memory::fill::Filler;
 use engine::memory::lazy::LazyMemory;
+use engine::priority::ThreadYields;
 use link::{BulkReceiver, LinkError};
 use protocol::Phase;
 use protocol::destination::{Doing, Input};
@@ -22,6 +24,8 @@ use tokio::runtime::Handle;
 const BATCH_PIECES: usize = 32;
 /// Network packets taken off the stream at a time.
 const PACKETS: usize = 32;
+/// After so many reads a round is one of copying ahead, which nobody stands still for: 3 MiB.
+const READS_IN_HASTE: u32 = 64;
 /// How often a silent stream looks whether it is still wanted.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,14 @@ pub enum BulkError {
 }
 
 impl BulkError {
+    /// As the session is told of it.
+    pub fn event(&self) -> Event {
+        match self {
+            Self::Fill(error) => Event::PagesLost(report::of_engine(Phase::Lazy, error)),
+            other => Event::Input(other.input()),
+        }
+    }
+
     /// As the machine is told of it.
     pub fn input(&self) -> Input {
         let (doing, failure) = match self {
@@ -74,13 +86,14 @@ impl BulkError {
 pub fn spawn(
     stream: BulkStream,
     gate: Arc<Gate>,
+    pass: Pass,
     failed: impl FnOnce(BulkError) + Send + 'static,
 ) -> io::Result<()> {
     let index = stream.slices.index;
     let runtime = Handle::current();
     std::thread::Builder::new().name(format!("bulk {index}")).spawn(move || {
-        let result = Reader::new(stream, &gate, runtime).and_then(Reader::run);
-        gate.leave(index);
+        let result = Reader::new(stream, &gate, pass, runtime).and_then(Reader::run);
+        gate.leave(pass);
         if let Err(error) = result {
             failed(error);
         }
@@ -90,6 +103,7 @@ pub fn spawn(
 
 struct Reader<'a> {
     index: u32,
+    pass: Pass,
     receiver: BulkReceiver,
     decoder: Decoder,
     gate: &'a Gate,
@@ -97,13 +111,18 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(stream: BulkStream, gate: &'a Gate, runtime: Handle) -> Result<Self, BulkError> {
+    fn new(
+        stream: BulkStream,
+        gate: &'a Gate,
+        pass: Pass,
+        runtime: Handle,
+    ) -> Result<Self, BulkError> {
         let BulkStream { receiver, slices, first } = stream;
         let index = slices.index;
         let decoder = Decoder::new(slices);
         let mut decoder = decoder.map_err(|source| BulkError::Decompressor { index, source })?;
         decoder.push(first);
-        Ok(Self { index, receiver, decoder, gate, runtime })
+        Ok(Self { index, pass, receiver, decoder, gate, runtime })
     }
 
     fn run(mut self) -> Result<(), BulkError> {
@@ -125,17 +144,22 @@ impl<'a> Reader<'a> {
     /// Up to the end record of the round that is open; `None` when nothing is wanted any more.
     fn fill(&mut self, filler: &RwLock<Filler>) -> Result<Option<()>, BulkError> {
         let mut batch = Batch { filler, gate: self.gate, space: 0, pieces: Vec::new() };
+        let (mut reads, mut yields) = (0, None);
         loop {
             while let Some(record) = self.next_record()? {
                 if let Record::End { round } = record {
                     batch.flush()?;
-                    self.gate.end(self.index, round)?;
+                    self.gate.end(self.pass, round)?;
                     return Ok(Some(()));
                 }
                 batch.add(record)?;
             }
             // What is there is stored before more is waited for.
             batch.flush()?;
+            reads += 1;
+            if reads == READS_IN_HASTE {
+                yields.get_or_insert_with(ThreadYields::begin);
+            }
             match self.read()? {
                 Read::Some => {}
                 Read::Over => return Ok(None),
@@ -149,7 +173,7 @@ impl<'a> Reader<'a> {
         loop {
             while let Some(record) = self.next_record()? {
                 match record {
-                    Record::End { round } => self.gate.end(self.index, round)?,
+                    Record::End { round } => self.gate.end(self.pass, round)?,
                     record => deliver(memory, record).map_err(BulkError::Fill)?,
                 }
             }

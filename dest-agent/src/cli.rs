@@ -4,6 +4,7 @@ use crate::listen::{self, Options};
 use crate::policy::Bounds;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,11 +89,14 @@ impl Listen {
     }
 }
 
-/// RUST_LOG chooses what is said; standard output is for programs.
+/// RUST_LOG chooses what is said; standard output is for programs. Colours are for terminals: in a
+/// journal or a file they would stand between a reader and the words.
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal);
+    log.with_writer(std::io::stderr).init();
 }
 
 #[expect(clippy::print_stdout, reason = "the fingerprint is what was asked for")]

@@ -3,7 +3,7 @@
 use crate::report;
 use crate::session::Event;
 use bytes::Bytes;
-use link::{FrameReceiver, FrameSender, LinkError};
+use link::{Connection, FrameReceiver, FrameSender, LinkError};
 use protocol::control::{self, ControlError, Decoder};
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::{Message, framing};
@@ -26,6 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_hours(24 * 365);
 /// A control stream that has said which migration it is for.
 #[derive(Debug)]
 pub struct ControlStream {
+    pub connection: Connection,
     pub sender: FrameSender,
     pub receiver: FrameReceiver,
     /// Holds what came behind the head.
@@ -54,7 +55,7 @@ pub enum SendError {
 impl Link {
     /// Begins to read; what comes goes into the session's events under this number.
     pub fn begin(number: u64, stream: ControlStream, events: mpsc::Sender<Event>) -> Self {
-        let ControlStream { sender, receiver, frames } = stream;
+        let ControlStream { sender, receiver, frames, .. } = stream;
         let reading = tokio::spawn(async move {
             let cause = read(number, receiver, Decoder::after(frames), &events).await;
             // Fails only when the session has ended, and then nobody needs to know.

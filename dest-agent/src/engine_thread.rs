@@ -1,12 +1,15 @@
 //! The one thread on which the engine works on a tree: ptrace answers nobody else.
 
+use crate::report;
 use crate::session::Event;
 use crate::tree::{NotRun, Parts, Tree};
 use bytes::Bytes;
 use engine::clocks::Clocks;
-use protocol::Failure;
+use engine::failure_point;
+use engine::priority::Urgent;
 use protocol::destination::{Doing, Input};
 use protocol::message::Ready;
+use protocol::{Failure, Phase};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
@@ -27,6 +30,11 @@ pub enum Order {
         round: u32,
         layout: Bytes,
     },
+    /// A round has landed. See [`Tree::tidy`].
+    Tidy {
+        round: u32,
+        pages: u64,
+    },
     Build {
         image: Bytes,
     },
@@ -39,6 +47,10 @@ pub enum Order {
         since: Option<Instant>,
     },
     Discard,
+    /// Ends a tree that was decided to run here, and cannot.
+    GiveUp {
+        failure: Failure,
+    },
 }
 
 /// Gives orders to the thread. It ends when this is dropped, and with it a tree that is not running.
@@ -67,15 +79,51 @@ impl EngineThread {
 }
 
 fn work(mut tree: Tree, orders: &Receiver<Order>, events: &mpsc::Sender<Event>) {
+    let mut urgent: Option<Urgent> = None;
     while let Ok(order) = orders.recv() {
+        let is_last =
+            !matches!(order, Order::Build { .. } | Order::OutliveUs { .. } | Order::Tidy { .. });
+        if matches!(order, Order::Build { .. }) {
+            urgent.get_or_insert_with(Urgent::begin);
+        }
         if let Some(input) = carry_out(&mut tree, order) {
             // Fails only when the session has ended, and so will this.
             let _ = events.blocking_send(Event::Input(input));
+        }
+        if is_last {
+            drop(urgent.take());
         }
     }
 }
 
 fn carry_out(tree: &mut Tree, order: Order) -> Option<Input> {
+    let (step, doing) = step(&order);
+    let failed = |error: engine::Error| {
+        let failure = report::of_engine(Phase::Unknown, &error);
+        Some(Input::Failed { doing, failure })
+    };
+    if let Err(error) = failure_point::pass(step, "before") {
+        return failed(error);
+    }
+    let answer = perform(tree, order);
+    failure_point::pass(step, "after").map_or_else(failed, |()| answer)
+}
+
+/// Its name among the [`failure_point`]s, and what the machine calls it.
+fn step(order: &Order) -> (&'static str, Doing) {
+    match order {
+        Order::Stage { .. } => ("destination.stage", Doing::BuildShell),
+        Order::Open { .. } => ("destination.open", Doing::Store),
+        Order::Tidy { .. } => ("destination.tidy", Doing::Store),
+        Order::Build { .. } => ("destination.build", Doing::Build),
+        Order::OutliveUs { .. } => ("destination.outlive", Doing::Record),
+        Order::Run { .. } => ("destination.run", Doing::Run),
+        Order::GiveUp { .. } => ("destination.give-up", Doing::Run),
+        Order::Discard => ("destination.discard", Doing::Discard),
+    }
+}
+
+fn perform(tree: &mut Tree, order: Order) -> Option<Input> {
     let failed = |doing| move |failure| Input::Failed { doing, failure };
     Some(match order {
         Order::Stage { layout, offsets } => {
@@ -84,6 +132,10 @@ fn carry_out(tree: &mut Tree, order: Order) -> Option<Input> {
         }
         // Whoever waits for the round learns by the gate that it is open.
         Order::Open { round, layout } => failed(Doing::Store)(tree.open(round, &layout).err()?),
+        Order::Tidy { round, pages } => {
+            let stored = |()| Input::RoundStored { round, pages };
+            tree.tidy().map_or_else(failed(Doing::Store), stored)
+        }
         Order::Build { image } => {
             let built = |timings_ns| Input::Built(Ready { timings_ns });
             tree.build(&image).map_or_else(failed(Doing::Build), built)
@@ -94,6 +146,10 @@ fn carry_out(tree: &mut Tree, order: Order) -> Option<Input> {
             return None;
         }
         Order::Run { since } => run(tree, since),
+        Order::GiveUp { failure } => Input::TreeLost(match tree.discard() {
+            Ok(()) => failure,
+            Err(more) => failure.because(format!("it may still be there: {more}")),
+        }),
         Order::Discard => tree.discard().map_or_else(failed(Doing::Discard), |()| Input::Discarded),
     })
 }

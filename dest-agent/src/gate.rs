@@ -9,7 +9,7 @@ use engine::memory::PAGE_BYTES;
 use engine::memory::fill::Filler;
 use engine::memory::lazy::LazyMemory;
 use protocol::stream::Bulk;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use tokio::sync::watch;
@@ -23,6 +23,14 @@ pub enum GateError {
     Twice(u32),
     #[error("stream {index} ends round {ended} while round {open} is open")]
     Round { index: u32, ended: u32, open: u32 },
+}
+
+/// A stream that was let in. In the lazy phase a source that has come back brings streams of its
+/// own, perhaps long before the connection of the old ones is found to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    index: u32,
+    generation: u64,
 }
 
 /// What is let in at the moment.
@@ -41,7 +49,9 @@ struct Now {
     open: Option<Open>,
     /// How many streams there are, as soon as the first of them has said so.
     streams: Option<u32>,
-    present: BTreeSet<u32>,
+    /// By their index, the generation of the streams that count.
+    present: BTreeMap<u32, u64>,
+    joined: u64,
     /// The round that each stream ended last.
     ended: BTreeMap<u32, u32>,
     /// The round that was opened last.
@@ -55,16 +65,18 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A stream has come. In the lazy phase a new set of streams replaces the one before.
-    pub fn join(&self, Bulk { index, of }: Bulk) -> Result<(), GateError> {
-        let mut result = Ok(());
+    /// A stream has come. In the lazy phase it replaces the one of its index.
+    pub fn join(&self, Bulk { index, of }: Bulk) -> Result<Pass, GateError> {
+        let mut result = Err(GateError::Twice(index));
         self.now.send_modify(|now| result = now.join(index, of));
         result
     }
 
-    pub fn leave(&self, index: u32) {
+    pub fn leave(&self, pass: Pass) {
         self.now.send_modify(|now| {
-            now.present.remove(&index);
+            if now.counts(pass) {
+                now.present.remove(&pass.index);
+            }
         });
     }
 
@@ -102,9 +114,9 @@ impl Gate {
     }
 
     /// A stream has stored everything up to its end record of this round.
-    pub fn end(&self, index: u32, ended: u32) -> Result<(), GateError> {
+    pub fn end(&self, pass: Pass, ended: u32) -> Result<(), GateError> {
         let mut result = Ok(());
-        self.now.send_modify(|now| result = now.end(index, ended));
+        self.now.send_modify(|now| result = now.end(pass, ended));
         result
     }
 
@@ -139,19 +151,27 @@ impl Gate {
 }
 
 impl Now {
-    fn join(&mut self, index: u32, of: u32) -> Result<(), GateError> {
-        if matches!(self.open, Some(Open::Push(_))) && !self.present.contains(&index) {
+    fn join(&mut self, index: u32, of: u32) -> Result<Pass, GateError> {
+        if matches!(self.open, Some(Open::Push(_))) {
             self.streams = Some(of);
             self.ended.remove(&index);
+            self.present.remove(&index);
         }
         let ours = *self.streams.get_or_insert(of);
         if ours != of {
             return Err(GateError::Count { ours, theirs: of });
         }
-        match self.present.insert(index) {
-            true => Ok(()),
-            false => Err(GateError::Twice(index)),
+        if self.present.contains_key(&index) {
+            return Err(GateError::Twice(index));
         }
+        self.joined += 1;
+        let pass = Pass { index, generation: self.joined };
+        self.present.insert(index, pass.generation);
+        Ok(pass)
+    }
+
+    fn counts(&self, pass: Pass) -> bool {
+        self.present.get(&pass.index) == Some(&pass.generation)
     }
 
     fn lets_in(&self, wanted: u32) -> bool {
@@ -162,13 +182,16 @@ impl Now {
         }
     }
 
-    fn end(&mut self, index: u32, ended: u32) -> Result<(), GateError> {
+    fn end(&mut self, pass: Pass, ended: u32) -> Result<(), GateError> {
+        let index = pass.index;
         if let Some(Open::Round { round: open, .. }) = self.open
             && open != ended
         {
             return Err(GateError::Round { index, ended, open });
         }
-        self.ended.insert(index, ended);
+        if self.counts(pass) {
+            self.ended.insert(index, ended);
+        }
         Ok(())
     }
 
@@ -200,6 +223,7 @@ impl Now {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::memory::lazy::PageSource;
     use std::future::Future;
     use std::time::Duration;
 
@@ -207,15 +231,16 @@ mod tests {
         tokio::time::timeout(Duration::from_millis(20), future).await.ok()
     }
 
-    fn gate(streams: u32) -> Gate {
+    fn gate(streams: u32) -> (Gate, Vec<Pass>) {
         let gate = Gate::default();
-        (0..streams).for_each(|index| gate.join(Bulk { index, of: streams }).unwrap());
-        gate
+        let join = |index| gate.join(Bulk { index, of: streams }).unwrap();
+        let passes = (0..streams).map(join).collect();
+        (gate, passes)
     }
 
     #[tokio::test]
     async fn a_round_is_entered_when_it_is_open_and_not_before() {
-        let gate = gate(1);
+        let (gate, _) = gate(1);
         assert!(soon(gate.enter(0)).await.is_none());
         gate.open_round(0, Arc::default());
         assert!(matches!(gate.enter(0).await, Open::Round { round: 0, .. }));
@@ -226,11 +251,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_round_has_landed_when_every_stream_has_ended_it() {
-        let gate = gate(2);
+        let (gate, passes) = gate(2);
         gate.open_round(0, Arc::default());
-        gate.end(0, 0).unwrap();
+        gate.end(passes[0], 0).unwrap();
         assert!(soon(gate.landed(0)).await.is_none());
-        gate.end(1, 0).unwrap();
+        gate.end(passes[1], 0).unwrap();
         assert!(gate.landed(0).await);
         assert!(soon(gate.landed(1)).await.is_none(), "it is not open yet");
         gate.open_round(1, Arc::default());
@@ -242,14 +267,14 @@ mod tests {
         let gate = Gate::default();
         gate.open_round(0, Arc::default());
         assert!(soon(gate.landed(0)).await.is_none());
-        gate.join(Bulk { index: 1, of: 2 }).unwrap();
-        gate.end(1, 0).unwrap();
+        let pass = gate.join(Bulk { index: 1, of: 2 }).unwrap();
+        gate.end(pass, 0).unwrap();
         assert!(soon(gate.landed(0)).await.is_none());
     }
 
     #[tokio::test]
     async fn a_closed_gate_lets_everybody_go_and_stays_closed() {
-        let gate = gate(1);
+        let (gate, _) = gate(1);
         gate.close();
         gate.open_round(0, Arc::default());
         assert!(matches!(gate.enter(0).await, Open::Over));
@@ -258,12 +283,33 @@ mod tests {
 
     #[test]
     fn streams_that_contradict_each_other_are_refused() {
-        let gate = gate(2);
+        let (gate, passes) = gate(2);
         assert_eq!(gate.join(Bulk { index: 1, of: 2 }), Err(GateError::Twice(1)));
         let count = GateError::Count { ours: 2, theirs: 3 };
         assert_eq!(gate.join(Bulk { index: 2, of: 3 }), Err(count));
         gate.open_round(4, Arc::default());
         let round = GateError::Round { index: 0, ended: 3, open: 4 };
-        assert_eq!(gate.end(0, 3), Err(round));
+        assert_eq!(gate.end(passes[0], 3), Err(round));
+    }
+
+    struct Nowhere;
+
+    impl PageSource for Nowhere {
+        fn request(&self, _space: u32, _address: u64, _pages: u32) {}
+    }
+
+    #[test]
+    fn in_the_lazy_phase_a_stream_replaces_one_that_has_not_been_missed_yet() {
+        let mut now = Now::default();
+        let old = [now.join(0, 2).unwrap(), now.join(1, 2).unwrap()];
+        assert_eq!(now.join(0, 2), Err(GateError::Twice(0)));
+        let nothing = LazyMemory::start(Vec::new(), Arc::new(Nowhere), None).unwrap();
+        now.open = Some(Open::Push(Arc::new(nothing)));
+        let new = now.join(0, 1).unwrap();
+        assert!(now.counts(new) && !now.counts(old[0]));
+        now.end(old[0], 7).unwrap();
+        assert!(!now.is_pushed(), "the end of one that is replaced says nothing");
+        now.end(new, 7).unwrap();
+        assert!(now.is_pushed());
     }
 }

@@ -1,10 +1,12 @@
 //! How this host introduces itself.
 
 use engine::host::Host;
+use engine::network::namespace;
 use protocol::version::{Hello, HostFacts, Offered, PROTOCOL_MAX, PROTOCOL_MIN};
 
 pub fn hello() -> Result<Hello, engine::Error> {
     let kinds = engine::kinds::ALL.iter().map(|kind| offered(kind.name, kind.version));
+    let kinds = kinds.chain([offered(namespace::NAME, namespace::VERSION)]);
     let aspects = engine::aspects::ALL.iter().map(|aspect| offered(aspect.name, aspect.version));
     Ok(Hello {
         protocol_min: PROTOCOL_MIN,

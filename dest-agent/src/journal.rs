@@ -14,6 +14,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Migrations that are kept though everything about them is settled, for whoever asks again.
+pub const SETTLED_MAX: usize = 1000;
+/// How long a source may be gone and still be told that its tree has run here. The documented time
+/// within which a host that was down has to come back, or its operator has to settle the matter.
+pub const ANSWERS_KEPT_FOR: Duration = Duration::from_hours(24 * 30);
 
 /// A line with the longest failure, a few times over.
 const BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +46,13 @@ pub struct Last {
 pub struct Journal {
     directory: PathBuf,
     boot_id: String,
+}
+
+struct Settled {
+    id: MigrationId,
+    since: SystemTime,
+    /// It ran here, complete or until it was lost.
+    has_run: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +109,57 @@ impl Journal {
         file.write_all(&text).map_err(failed("write to", &path))
     }
 
+    /// Whether anything was ever said about it.
+    pub fn has(&self, id: MigrationId) -> bool {
+        self.file(id).exists()
+    }
+
+    /// Forgets the oldest of what is settled, beyond [`SETTLED_MAX`]. What is forgotten would be
+    /// answered with *discarded*: so what was discarded goes at any age, and what has run here not
+    /// before [`ANSWERS_KEPT_FOR`] has passed. What is not settled is never forgotten.
+    pub fn prune(&self, now: SystemTime) -> Result<usize, JournalError> {
+        let mut settled = self.settled()?;
+        settled.sort_unstable_by_key(|settled| settled.since);
+        let mut beyond = settled.len().saturating_sub(SETTLED_MAX);
+        let before = beyond;
+        for Settled { id, since, has_run } in settled {
+            let age = now.duration_since(since).unwrap_or_default();
+            if beyond > 0 && (!has_run || age > ANSWERS_KEPT_FOR) {
+                let path = self.file(id);
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+                beyond -= 1;
+            }
+        }
+        Ok(before - beyond)
+    }
+
+    fn settled(&self) -> Result<Vec<Settled>, JournalError> {
+        let mut settled = Vec::new();
+        for id in self.ids()? {
+            let Some(last) = self.last(id)? else { continue };
+            let has_run = match last.entry {
+                Entry::Accepted | Entry::Decided(Outcome::Running) => continue,
+                Entry::Decided(_) => false,
+                Entry::Complete(_) | Entry::Lost(_) => true,
+            };
+            let path = self.file(id);
+            let about = fs::metadata(&path).and_then(|about| about.modified());
+            settled.push(Settled { id, since: about.map_err(failed("look at", &path))?, has_run });
+        }
+        Ok(settled)
+    }
+
+    fn ids(&self) -> Result<Vec<MigrationId>, JournalError> {
+        let failed = || failed("read", &self.directory);
+        let directory = fs::read_dir(&self.directory).map_err(failed())?;
+        let mut ids = Vec::new();
+        for file in directory {
+            let name = file.map_err(failed())?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<MigrationId>().ok()));
+        }
+        Ok(ids)
+    }
+
     /// Makes everything said about a migration survive the kernel.
     pub fn sync(&self, id: MigrationId) -> Result<(), JournalError> {
         for path in [&self.file(id), &self.directory] {
@@ -139,11 +204,8 @@ impl Journal {
 
     /// The migrations about which there is something left to do.
     pub fn unfinished(&self) -> Result<Vec<(MigrationId, Last)>, JournalError> {
-        let directory = fs::read_dir(&self.directory).map_err(failed("read", &self.directory))?;
         let mut found = Vec::new();
-        for file in directory {
-            let name = file.map_err(failed("read", &self.directory))?.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        for id in self.ids()? {
             if let Some(last) = self.last(id)?
                 && matches!(last.entry, Entry::Accepted | Entry::Decided(Outcome::Running))
             {
@@ -271,6 +333,34 @@ mod tests {
         let scene = scene();
         fs::write(scene.journal.file(ID), "{\"entry\":\"later\"}\n").unwrap();
         assert!(matches!(scene.journal.last(ID), Err(JournalError::Line { .. })));
+    }
+
+    #[test]
+    fn what_is_settled_is_forgotten_beyond_a_bound_but_never_what_may_be_asked_about() {
+        let scene = scene();
+        let note = |range: std::ops::Range<u64>, entry: &Entry| {
+            for low in range {
+                scene.journal.append(MigrationId { high: 0, low }, peer(), entry).unwrap();
+            }
+        };
+        let has = |low| scene.journal.has(MigrationId { high: 0, low });
+        note(1..2, &Entry::Decided(Outcome::Running));
+        note(2..3, &Entry::Accepted);
+        note(3..4, &Entry::Complete(Complete::default()));
+        // Files that are written in one tick of the kernel's clock are of one age.
+        let oldest = SystemTime::now() - Duration::from_secs(60);
+        let path = scene.journal.file(MigrationId { high: 0, low: 3 });
+        File::open(path).unwrap().set_modified(oldest).unwrap();
+        let settled = u64::try_from(SETTLED_MAX).unwrap();
+        note(10..10 + settled, &Entry::Decided(Outcome::Discarded));
+        let now = SystemTime::now();
+        assert_eq!(scene.journal.prune(now).unwrap(), 1);
+        assert!(has(1) && has(2) && has(3), "one that was discarded has gone");
+        note(10 + settled..12 + settled, &Entry::Decided(Outcome::Discarded));
+        let later = now + ANSWERS_KEPT_FOR + Duration::from_secs(60);
+        scene.journal.prune(later).unwrap();
+        assert!(has(1) && has(2) && !has(3), "nobody can ask about the third any more");
+        assert_eq!(scene.journal.prune(later).unwrap(), 0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::report;
 use engine::image::{MissingPages, TreeImage};
 use engine::memory::holder::{Holder, Kept};
 use engine::memory::lazy::{LazyMemory, PageSource as _};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use prost::Message as _;
 use protocol::limits::{FAULT_PAGES_MAX, ROUND_WAIT};
@@ -42,7 +42,13 @@ pub fn start_holder(socket: &Path) -> Result<Arc<Holder>, engine::Error> {
 /// Waits for the holder's end, however long that takes: it lives as long as pages are missing.
 fn reap(pid: i32) {
     let waiting = std::thread::Builder::new().name("reap".to_owned());
-    let spawned = waiting.spawn(move || waitpid(Pid::from_raw(pid), None));
+    let spawned = waiting.spawn(move || {
+        if let Ok(WaitStatus::Signaled(_, signal, _)) = waitpid(Pid::from_raw(pid), None) {
+            tracing::warn!(
+                "the holder {pid} was ended by {signal}: its tree now dies with this agent"
+            );
+        }
+    });
     if let Err(error) = spawned {
         tracing::warn!("wait for the holder {pid}: {error}");
     }

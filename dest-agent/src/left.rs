@@ -2,7 +2,7 @@
 //! which of their pages were missing when it was ready to run.
 
 use engine::memory::lazy::LazySpace;
-use engine::memory::{PageSet, Run};
+use engine::memory::{PAGE_BYTES, PageSet, Run};
 use engine::tree::{Life, Process};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +24,9 @@ pub struct Left {
     /// It has been let run: who is stopped now was stopped by somebody else.
     #[prost(bool, tag = "3")]
     pub has_run: bool,
+    /// That come with it, as `ADDR/LEN[@DEV]`.
+    #[prost(string, repeated, tag = "4")]
+    pub addresses: Vec<String>,
 }
 
 /// A process is known by its id and by when it was started, so that no stranger is taken for it.
@@ -56,7 +59,14 @@ pub struct LeftSpace {
 impl Left {
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::read(path) {
-            Ok(bytes) => Self::decode(&bytes[..]).map(Some).map_err(io::Error::other),
+            Ok(bytes) => {
+                let left = Self::decode(&bytes[..]).map_err(io::Error::other)?;
+                match left.spaces.iter().all(LeftSpace::is_possible) {
+                    true => Ok(Some(left)),
+                    // To pass over one of them would be to forget pages that are missing.
+                    false => Err(io::Error::other("it lists pages that cannot be")),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -86,9 +96,10 @@ impl Left {
         let limit = Instant::now() + END_WAIT;
         // Somebody may be about to be made by one that is killed next, so more than once.
         while self.living().count() > 0 {
-            for process in self.living() {
+            // Their children since then first: an orphan no longer says whose it was.
+            for pid in self.living().flat_map(LeftProcess::and_descendants) {
                 // It can only be gone already.
-                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             if Instant::now() > limit {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -111,6 +122,12 @@ impl LeftProcess {
         })
     }
 
+    fn and_descendants(&self) -> Vec<i32> {
+        let tree = engine::tree::walk(self.pid).unwrap_or_default();
+        let below = tree.iter().map(|process| process.pid).filter(|&pid| pid != self.pid);
+        below.chain([self.pid]).collect()
+    }
+
     /// Lets it go on where our predecessor had stopped it.
     pub fn go_on(&self) {
         if !self.is_stopped {
@@ -129,6 +146,20 @@ impl LeftSpace {
             ranges: numbers(lazy.ranges.iter().copied()),
             wiped_on_fork: numbers(lazy.wiped_on_fork.runs()),
         }
+    }
+
+    fn is_possible(&self) -> bool {
+        [&self.missing, &self.ranges, &self.wiped_on_fork].into_iter().all(|numbers| {
+            let is_whole = |run: &[u64]| match *run {
+                [address, pages] => {
+                    let bytes = pages.checked_mul(PAGE_BYTES);
+                    let end = bytes.and_then(|bytes| bytes.checked_add(address));
+                    address % PAGE_BYTES == 0 && end.is_some()
+                }
+                _ => false,
+            };
+            numbers.chunks(2).all(is_whole)
+        })
     }
 
     pub fn lazy(&self) -> LazySpace {
@@ -173,6 +204,17 @@ mod tests {
         let found = Left::read(&path).unwrap().unwrap().spaces[0].lazy();
         assert_eq!((found.space, found.pid, found.missing.pages()), (3, 7, 2));
         assert_eq!(found.ranges, [area]);
+    }
+
+    #[test]
+    fn pages_that_cannot_be_are_an_error_and_not_passed_over() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("left");
+        for missing in [vec![4096], vec![1, 1], vec![4096, u64::MAX], vec![u64::MAX - 4095, 1]] {
+            let space = LeftSpace { missing, ..LeftSpace::default() };
+            Left { spaces: vec![space], ..Left::default() }.write(&path).unwrap();
+            assert!(Left::read(&path).is_err());
+        }
     }
 
     #[test]

@@ -6,11 +6,15 @@ use crate::journal::Journal;
 use crate::policy::{Bounds, Policy};
 use crate::registry::{Agent, Registry};
 use crate::report;
+use crate::scope::Scopes;
+use crate::showing::Showing;
+use crate::strangers::Strangers;
 use anyhow::{Context as _, Result};
-use link::{Authorised, AuthorizedHosts, Fingerprint, Identity, Listener, Tuning};
+use link::{Authorised, AuthorizedHosts, Credentials, Fingerprint, Listener, Tuning};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,24 +29,42 @@ pub struct Options {
 /// Until SIGTERM or SIGINT. Trees that run here go on; those that do not run yet end with us, and
 /// go on at their sources.
 pub fn run(options: &Options) -> Result<()> {
+    raise_descriptor_limit().context("raise the number of descriptors")?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(serve(options))?;
+    let served = runtime.block_on(serve(options));
+    engine::memory::holder::leave();
+    served?;
     // Threads may still be waiting for the runtime, and dropping it under them would be a panic.
     std::process::exit(0);
 }
 
+/// Every address space that lacks pages has its descriptor, and a tree may have many.
+fn raise_descriptor_limit() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+}
+
 async fn serve(options: &Options) -> Result<()> {
-    let identity = Identity::load_or_create(&options.config).context("load the identity")?;
+    let (showing, identity) = Showing::load(&options.config).context("load the identity")?;
     let hello = hello().context("look at this host")?;
     let journal = Journal::open(&options.state, hello.host.boot_id.clone())?;
-    let registry = Registry::new(Agent { hello, journal, policy: Policy::new(options.bounds) });
+    let scopes = Scopes::look();
+    let policy = Policy::new(options.bounds, options.config.clone());
+    // A mistake in it is said now, and not when the first source is turned away. It is no reason to
+    // end: trees that lack pages would be without an agent, and their holders would kill them.
+    if let Err(error) = policy.rules(&identity.fingerprint(), &[]) {
+        tracing::error!("nobody may send here: {}", report::chain(&error));
+    }
+    let registry = Registry::new(Agent { hello, journal, policy, scopes: Arc::clone(&scopes) });
     registry.recover().context("take up what was left unfinished")?;
-    let authorised = authorised(options.config.join(link::AUTHORIZED_HOSTS));
+    tokio::spawn(Arc::clone(&registry).keep_the_journal_short());
+    tokio::spawn(scopes.sweep_for_ever());
+    let authorised = authorised(options.config.clone());
     let listener = Listener::bind(options.address, &identity, authorised, &Tuning::bulk())?;
     say_where(listener.address(), identity.fingerprint())?;
     let mut terminate = signal(SignalKind::terminate()).context("wait for signals")?;
     tokio::select! {
-        () = accept(&listener, &registry) => {}
+        () = accept(&listener, &showing, &registry) => {}
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
@@ -50,31 +72,25 @@ async fn serve(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn accept(listener: &Listener, registry: &Arc<Registry>) {
+async fn accept(listener: &Listener, showing: &Showing, registry: &Arc<Registry>) {
+    let strangers = Arc::new(Strangers::default());
+    let last = Arc::clone(&strangers);
+    tokio::spawn(async move { last.tell_of_the_last_for_ever().await });
     while let Ok(incoming) = listener.accept().await {
-        let registry = Arc::clone(registry);
+        showing.look(listener);
+        let (registry, strangers) = (Arc::clone(registry), Arc::clone(&strangers));
         tokio::spawn(async move {
             match incoming.establish().await {
                 Ok(connection) => welcome(connection, registry).await,
-                Err(error) => tracing::warn!("{}", report::chain(&error)),
+                Err(error) => strangers.tell(&error),
             }
         });
     }
 }
 
 /// Read anew for every connection, so that a line taken out counts at once.
-fn authorised(path: PathBuf) -> Authorised {
-    Arc::new(move |fingerprint: &Fingerprint| is_authorised(&path, fingerprint))
-}
-
-fn is_authorised(path: &Path, fingerprint: &Fingerprint) -> bool {
-    match AuthorizedHosts::load(path) {
-        Ok(hosts) => hosts.contains(fingerprint),
-        Err(error) => {
-            tracing::error!("nobody may send here: {}", report::chain(&error));
-            false
-        }
-    }
+fn authorised(config: PathBuf) -> Authorised {
+    Arc::new(move |shown: &Credentials| Ok(AuthorizedHosts::load(&config)?.admit(shown)?))
 }
 
 /// The one line of standard output, for whoever started us.

@@ -1,18 +1,28 @@
 //! The migrations that this host takes part in, by their ids.
 
+use crate::holding::{Holder, Holding};
 use crate::journal::{Journal, JournalError, Last};
 use crate::policy::Policy;
+use crate::report;
+use crate::scope::Scopes;
 use crate::session::{Event, Session};
 use link::Fingerprint;
 use protocol::destination::State;
 use protocol::version::Hello;
-use protocol::{MigrationId, Outbox};
+use protocol::{MigrationId, Outbox, Outcome};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// Migrations at once, finished ones that are still asked about included.
 const SESSIONS_MAX: usize = 256;
+/// Of one source, so that it does not take the places of all others.
+const SESSIONS_OF_ONE_MAX: usize = 64;
+/// Of one source at once. A migration has two, and a third for a moment when it comes back.
+pub const CONNECTIONS_MAX: usize = 32;
+
+const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
 
 /// What all migrations have in common.
 #[derive(Debug)]
@@ -20,17 +30,39 @@ pub struct Agent {
     pub hello: Hello,
     pub journal: Journal,
     pub policy: Policy,
+    pub scopes: Arc<Scopes>,
 }
 
 #[derive(Debug)]
 pub struct Registry {
     agent: Arc<Agent>,
     sessions: Mutex<HashMap<MigrationId, Entry>>,
+    connections: Mutex<HashMap<Fingerprint, usize>>,
+}
+
+/// A connection that is counted until this is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    peer: Fingerprint,
+    registry: Arc<Registry>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut connections = self.registry.lock_connections();
+        if let Some(count) = connections.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.peer);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Entry {
     peer: Fingerprint,
+    holding: Arc<Holding>,
     events: mpsc::Sender<Event>,
 }
 
@@ -45,13 +77,34 @@ pub enum TurnedAway {
     TooFast(MigrationId),
     #[error("there are {SESSIONS_MAX} migrations already")]
     TooMany,
+    #[error("there are {SESSIONS_OF_ONE_MAX} migrations of this source already")]
+    TooManyOfOne,
     #[error("look for migration {id} in the journal")]
     Journal { id: MigrationId, source: JournalError },
 }
 
 impl Registry {
     pub fn new(agent: Agent) -> Arc<Self> {
-        Arc::new(Self { agent: Arc::new(agent), sessions: Mutex::default() })
+        Arc::new(Self {
+            agent: Arc::new(agent),
+            sessions: Mutex::default(),
+            connections: Mutex::default(),
+        })
+    }
+
+    /// Forgets what nobody can ask about any more, now and every [`PRUNE_INTERVAL`].
+    pub async fn keep_the_journal_short(self: Arc<Self>) {
+        loop {
+            let agent = Arc::clone(&self.agent);
+            let pruned =
+                tokio::task::spawn_blocking(move || agent.journal.prune(SystemTime::now()));
+            match pruned.await {
+                Ok(Ok(0)) | Err(_) => {}
+                Ok(Ok(count)) => tracing::info!("forgot {count} settled migrations"),
+                Ok(Err(error)) => tracing::warn!("{}", report::chain(&error)),
+            }
+            tokio::time::sleep(PRUNE_INTERVAL).await;
+        }
     }
 
     /// Takes up again what an agent before us has left unfinished.
@@ -80,6 +133,10 @@ impl Registry {
             if sessions.len() >= SESSIONS_MAX {
                 return Err(TurnedAway::TooMany);
             }
+            let of_one = sessions.values().filter(|entry| entry.peer == peer).count();
+            if of_one >= SESSIONS_OF_ONE_MAX {
+                return Err(TurnedAway::TooManyOfOne);
+            }
             let last = self.agent.journal.last(id);
             let last = last.map_err(|source| TurnedAway::Journal { id, source })?;
             if last.as_ref().is_some_and(|last| last.peer != peer) {
@@ -97,16 +154,35 @@ impl Registry {
 
     fn start(self: &Arc<Self>, id: MigrationId, peer: Fingerprint, last: Option<Last>) -> Entry {
         let mut out = Outbox::new();
+        let running = protocol::destination::Entry::Decided(Outcome::Running);
+        let is_decided = last.as_ref().is_some_and(|last| last.entry == running);
         let state = match last {
             Some(last) => State::recover(id, last.entry, last.boot, &mut out),
             None => State::listen(self.agent.hello.clone()),
         };
         let session = Session::new(id, peer, Arc::clone(&self.agent), Arc::clone(self));
-        let events = session.sender.clone();
+        let (events, holding) = (session.sender.clone(), session.holding());
+        if is_decided {
+            session.take_note_of_what_runs();
+        }
         // A session that waits for its first stream is over when it has none; it gets it before it
         // can look, because we hold the lock that it needs to end.
         tokio::spawn(session.run(state, out));
-        Entry { peer, events }
+        Entry { peer, holding, events }
+    }
+
+    /// The other migrations that are under way, with what they hold.
+    pub fn holders_beside(&self, id: MigrationId) -> Vec<Holder> {
+        let sessions = self.lock();
+        let others = sessions.iter().filter(|(other, _)| **other != id);
+        others
+            .map(|(&id, entry)| Holder {
+                id,
+                peer: entry.peer,
+                holding: Arc::clone(&entry.holding),
+                events: entry.events.clone(),
+            })
+            .collect()
     }
 
     /// Whether a session may end: not while something is on its way to it.
@@ -117,6 +193,21 @@ impl Registry {
             sessions.remove(&id);
         }
         may_end
+    }
+
+    /// `None` when this source has as many connections as it may have.
+    pub fn count_in(self: &Arc<Self>, peer: Fingerprint) -> Option<Counted> {
+        let mut connections = self.lock_connections();
+        let count = connections.entry(peer).or_default();
+        if *count >= CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Counted { peer, registry: Arc::clone(self) })
+    }
+
+    fn lock_connections(&self) -> MutexGuard<'_, HashMap<Fingerprint, usize>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MigrationId, Entry>> {

@@ -5,23 +5,29 @@
 mod acting;
 mod hearing;
 mod recording;
+mod stuck;
 
 use crate::bulk::BulkStream;
 use crate::control::{ControlStream, Link};
 use crate::engine_thread::EngineThread;
 use crate::faults::FaultStream;
+use crate::holding::Holding;
+use crate::judge::{Admitted, name_of};
+use crate::left::Left;
 use crate::policy::Place;
 use crate::registry::{Agent, Registry};
 use crate::report;
 use crate::tree::Parts;
+use engine::hooks::Hooks;
 use link::Fingerprint;
 use protocol::destination::{Action, Input, State};
 use protocol::message::Message;
-use protocol::{MigrationId, Outbox, Todo};
+use protocol::{Failure, MigrationId, Outbox, Todo};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use stuck::Stuck;
 use tokio::sync::mpsc;
 
 /// What can happen to a migration. Also the bound of what waits for its session.
@@ -29,8 +35,6 @@ pub const EVENTS_MAX: usize = 64;
 
 /// How long a source may stay on the line after the last word.
 const FAREWELL_WAIT: Duration = Duration::from_secs(60);
-/// How often what is stuck is tried again: a disk that was full may have room by now.
-const STUCK_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub enum Event {
@@ -46,18 +50,30 @@ pub enum Event {
     },
     Bulk(BulkStream),
     Faults(FaultStream),
-    /// The room that was promised for a tree, with the judgement.
+    /// What a tree was promised, with the judgement.
     Judged {
         input: Input,
-        place: Option<Arc<Place>>,
+        admitted: Option<Admitted>,
+    },
+    /// Every page of a round is in its place.
+    Landed {
+        round: u32,
+        pages: u64,
     },
     Input(Input),
+    /// Nobody leads it any more, and its source has begun anew.
+    Abandoned,
+    /// Pages that the tree lacks cannot be put into place, or are nowhere.
+    PagesLost(Failure),
 }
 
 #[derive(Debug)]
 pub struct Session {
     pub id: MigrationId,
     pub peer: Fingerprint,
+    /// What a CA has certified that the source is called, by the connection that came last. Kept
+    /// when that is lost: what was offered on it is judged by what its source was then.
+    names: Vec<String>,
     pub agent: Arc<Agent>,
     pub registry: Arc<Registry>,
     pub events: mpsc::Receiver<Event>,
@@ -71,6 +87,12 @@ pub struct Session {
     /// Pages stored when patience began.
     pages_seen: u64,
     asks_for_the_rest: Arc<AtomicBool>,
+    lists_missing: Arc<AtomicBool>,
+    /// Its source has asked what has become of it.
+    was_asked: bool,
+    /// It was decided to run here and is being ended.
+    is_given_up: bool,
+    stuck: Stuck,
 }
 
 impl Session {
@@ -85,12 +107,20 @@ impl Session {
             gate: Arc::default(),
             faults: Arc::default(),
             memory: Arc::default(),
+            holding: Arc::default(),
+            id,
+            scopes: Arc::clone(&agent.scopes),
+            rules: Arc::default(),
             left: agent.journal.path(id, "tree"),
             socket: agent.journal.path(id, "sock"),
+            hooks: Hooks::beneath(agent.policy.config())
+                .and("MIGRATE_ID", id.to_string())
+                .and("MIGRATE_SOURCE", peer.to_string()),
         };
         Self {
             id,
             peer,
+            names: Vec::new(),
             agent,
             registry,
             events,
@@ -103,6 +133,22 @@ impl Session {
             permitted_at: None,
             pages_seen: 0,
             asks_for_the_rest: Arc::default(),
+            lists_missing: Arc::default(),
+            was_asked: false,
+            is_given_up: false,
+            stuck: Stuck::default(),
+        }
+    }
+
+    pub fn holding(&self) -> Arc<Holding> {
+        Arc::clone(&self.parts.holding)
+    }
+
+    /// What an agent before us has let run, as far as it has left word of it.
+    pub fn take_note_of_what_runs(&self) {
+        self.parts.holding.decide();
+        if let Ok(Some(left)) = Left::read(&self.parts.left) {
+            self.parts.holding.hold(left.processes.iter().map(|process| process.pid));
         }
     }
 
@@ -149,7 +195,8 @@ impl Session {
         let (before, is_message) = (state.name(), matches!(input, Input::Message(_)));
         if let Input::Failed { failure, .. } | Input::TreeLost(failure) = &input {
             let lines: Vec<String> = failure.lines().collect();
-            tracing::warn!(migration = %self.id, "{}", lines.join(": "));
+            let source = name_of(&self.peer, &self.names);
+            tracing::warn!(migration = %self.id, %source, "{}", lines.join(": "));
         }
         let state = match state.handle(input, out) {
             Ok(state) => state,
@@ -200,11 +247,12 @@ impl Session {
         }
     }
 
-    fn patience(&self, state: &State) -> Duration {
-        match state {
-            State::Stuck(_) => STUCK_WAIT,
-            _ => state.patience().unwrap_or(FAREWELL_WAIT),
+    fn patience(&mut self, state: &State) -> Duration {
+        if matches!(state, State::Stuck(_)) {
+            return self.stuck.wait_left(Instant::now());
         }
+        self.stuck.is_over();
+        state.patience().unwrap_or(FAREWELL_WAIT)
     }
 
     fn lost_patience(&mut self, state: &State) -> Option<Input> {
@@ -213,7 +261,10 @@ impl Session {
             return Some(Input::Progress);
         }
         match state {
-            State::Stuck(_) => Some(Input::Retry),
+            State::Stuck(_) => {
+                self.stuck.is_over();
+                Some(Input::Retry)
+            }
             State::Complete(_) | State::Declined(_) | State::Discarded(_) | State::Lost(_) => {
                 self.link.take()?.end();
                 Some(Input::Disconnected { cause: "everything was said".to_owned() })
@@ -223,6 +274,7 @@ impl Session {
     }
 
     fn hang_up(&mut self) {
+        self.parts.holding.is_led_by(None);
         if let Some(link) = self.link.take() {
             link.end();
         }

@@ -47,6 +47,7 @@ pub use all::{
     Asked, AspectImage, ask_all, examine_all, read_all, restore_all, restore_outside_all,
     robust_list_head, touched_by_kernel,
 };
+pub use credentials::privileges::{Privileges, privileges_in};
 pub use entry::AspectEntry;
 pub use exit_signal::exit_signal;
 pub use pending_signals::{Queue, restore_pending_signals};
@@ -144,6 +145,14 @@ pub fn read_status(tid: i32) -> io::Result<String> {
 /// A field of a text in the form of `/proc/PID/status`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn parse_all(text: &str) {
+    let _ = umask::parse(text);
+    let _ = coredump_filter::parse(text);
+    credentials::parse_all(text);
+    posix_timers::parse_all(text);
 }
 
 /// What an aspect knows how to do. The two sides live in one file so that they change together.

@@ -6,17 +6,15 @@ mod threads;
 
 use crate::args;
 use crate::aspects::{self, Scope, Subject, read_status};
-use crate::batch::{Batch, Bytes};
+use crate::batch::Batch;
 use crate::error::{Error, Object, OnObject as _};
 use crate::freeze::Frozen;
 use crate::image::ProcessImage;
 use crate::memory::mapping::Mapping;
 use crate::puppet::{Puppet, Steered, find_syscall, free_address};
+use crate::tracee::OnOurDeath;
 use std::borrow::Cow;
 use std::collections::HashMap;
-
-/// `struct sigaction` as the kernel takes it on x86-64.
-const SIGACTION_BYTES: usize = 32;
 
 /// `/proc/TID/status` of threads, read before the freeze: 12 us each. What is taken from it is
 /// confirmed by the thread itself.
@@ -56,8 +54,9 @@ pub(crate) fn process(
     let spokesman = &frozen.threads[0];
     let syscall_at = find_syscall(process.pid)?;
     let steered = Steered::begin(spokesman)?;
-    let puppet = Puppet::open(&steered, arena_address(process.pid, mappings)?, syscall_at)?;
-    let captured = with_puppet(frozen, statuses, &puppet, &steered, syscall_at);
+    let arena_at = arena_address(process.pid, mappings)?;
+    let puppet = Puppet::open(&steered, arena_at, syscall_at, OnOurDeath::Runs)?;
+    let captured = with_puppet(frozen, statuses, &puppet, &steered);
     // Also when something failed: no mapping of ours stays behind in somebody's program.
     puppet.close(&steered, syscall_at)?;
     steered.end()?;
@@ -69,19 +68,16 @@ fn with_puppet(
     statuses: &Statuses,
     puppet: &Puppet,
     steered: &Steered<'_>,
-    syscall_at: u64,
 ) -> Result<ProcessImage, Error> {
     let process = &frozen.process;
     let spokesman = steered.thread().tid();
     let status = statuses.of(spokesman)?;
     let subject = Subject { pid: process.pid, tid: spokesman, status: &status };
     let mut batch = Batch::new();
-    let trap_action = ask_trap_action(&mut batch);
     let brk = batch.try_call(libc::SYS_brk, args![0]);
     let asked = aspects::ask_all(Scope::Process, &subject, &mut batch);
     let answers = puppet.run(steered, &batch)?;
     let threads = threads::capture(frozen, statuses, puppet, steered)?;
-    repair_trap_action(puppet, steered, syscall_at, answers.bytes(trap_action))?;
     Ok(ProcessImage {
         pid: process.pid,
         is_stopped: steered.thread().is_group_stopped(),
@@ -113,30 +109,4 @@ fn arena_address(pid: i32, mappings: &[Mapping]) -> Result<u64, Error> {
         let object = Object::Process { pid };
         Error::invalid("find room in", object, "its mappings leave none")
     })
-}
-
-/// The action for SIGTRAP before the first batch ran. The trap at the end of a batch is forced
-/// on the thread, and a forced signal that is ignored gets its default action back.
-fn ask_trap_action(batch: &mut Batch) -> Bytes {
-    let room = batch.room(SIGACTION_BYTES);
-    batch.try_call(libc::SYS_rt_sigaction, args![libc::SIGTRAP, 0, room, 8]);
-    room
-}
-
-/// Where SIGTRAP was ignored before the capture, it is ignored again after it. The call is made
-/// on its own, since it must not end in a trap.
-fn repair_trap_action(
-    puppet: &Puppet,
-    steered: &Steered<'_>,
-    syscall_at: u64,
-    action: &[u8],
-) -> Result<(), Error> {
-    let handler = action.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
-    if handler != libc::SIG_IGN {
-        return Ok(());
-    }
-    let at = puppet.place(action);
-    let number = libc::SYS_rt_sigaction;
-    let args = [libc::SIGTRAP.unsigned_abs().into(), at, 0, 8, 0, 0];
-    steered.call(syscall_at, "ignore SIGTRAP again in", number, args).map(drop)
 }

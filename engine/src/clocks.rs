@@ -76,7 +76,7 @@ fn read(clock: ClockId) -> Result<i64, Error> {
 }
 
 /// Lines such as `monotonic           5         0`.
-fn parse_offsets(text: &str) -> Option<Clocks> {
+pub(crate) fn parse_offsets(text: &str) -> Option<Clocks> {
     let mut clocks = Clocks::default();
     for line in text.lines() {
         let mut fields = line.split_ascii_whitespace();

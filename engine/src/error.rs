@@ -18,6 +18,12 @@ pub enum Object {
         fd: i32,
         kind: &'static str,
     },
+    /// What lies in the queue of a socket, sent and not yet received.
+    InFlight {
+        pid: i32,
+        fd: i32,
+        kind: &'static str,
+    },
     Mapping {
         pid: i32,
         start: u64,
@@ -30,6 +36,10 @@ pub enum Object {
     Aspect {
         tid: i32,
         name: &'static str,
+    },
+    /// An address, device, connection or filter of this host.
+    Network {
+        name: String,
     },
     /// A part of an image that came over a wire or from a file.
     Image {
@@ -44,11 +54,15 @@ impl fmt::Display for Object {
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Thread { pid, tid } => write!(f, "thread {tid} of process {pid}"),
             Self::Fd { pid, fd, kind } => write!(f, "{kind} at fd {fd} of process {pid}"),
+            Self::InFlight { pid, fd, kind } => {
+                write!(f, "{kind} in flight to fd {fd} of process {pid}")
+            }
             Self::Mapping { pid, start, end } => {
                 write!(f, "mapping {start:#x}-{end:#x} of process {pid}")
             }
             Self::File { path } => write!(f, "file {path}"),
             Self::Aspect { tid, name } => write!(f, "{name} of thread {tid}"),
+            Self::Network { name } => write!(f, "{name}"),
             Self::Image { part } => write!(f, "{part} of the image"),
         }
     }

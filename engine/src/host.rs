@@ -50,7 +50,7 @@ fn read(path: &str) -> Result<String, Error> {
 }
 
 /// Those of the first processor: a host whose processors differ is not supported by Linux either.
-fn cpu_features(cpuinfo: &str) -> Vec<String> {
+pub(crate) fn cpu_features(cpuinfo: &str) -> Vec<String> {
     let line =
         cpuinfo.lines().find_map(|line| line.strip_prefix("flags")?.trim().strip_prefix(':'));
     let mut features: Vec<String> =
@@ -121,7 +121,7 @@ fn userfaultfd_works() -> bool {
     userfaultfd::UffdBuilder::new().create().is_ok()
 }
 
-fn free_memory(meminfo: &str) -> u64 {
+pub(crate) fn free_memory(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes =
         line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());

@@ -12,20 +12,34 @@
 
 mod address;
 mod content;
+mod datagrams;
+mod entry;
+mod growth;
+mod kind;
 mod locks;
+mod maker;
+mod multicast;
 mod options;
-mod queue;
+mod outside;
+mod place;
+pub(crate) mod queue;
 mod removed;
 mod rules;
 mod seen;
+mod tree;
 mod unclaimed;
+mod unix_name;
 
-use crate::batch::Batch;
 use crate::error::{Error, Object};
-use crate::refusal::Refusal;
-pub use rules::{Findings, Note, OutsidePipe, Rules, Tcp, Terminal};
+pub use entry::KindEntry;
+pub use kind::Kind;
+pub use maker::{Maker, SocketCall};
+pub use place::{Ground, Making, Others, Owner, Place};
+pub use queue::Queued;
+pub use rules::{Findings, Note, OutsidePipe, OutsideUnix, Rules, Tcp, Terminal};
 pub use seen::{Seen, SocketSeen, UnixSeen};
-use std::os::fd::{BorrowedFd, OwnedFd};
+pub(crate) use tcp::orphans;
+pub use tree::{ClockShifts, ObjectKey, Open, Tree};
 pub(crate) use unclaimed::refuse_unclaimed;
 
 kinds! {
@@ -34,10 +48,13 @@ kinds! {
     eventfd: Eventfd,
     fifo: Fifo,
     file: File,
+    icmp: Ping,
     inotify: Inotify,
     memfd: Memfd,
+    netlink: Netlink,
     pidfd: Pidfd,
     pipe: Pipe,
+    raw: Raw,
     signalfd: Signalfd,
     tcp: Connection,
     tcp_idle: Idle,
@@ -45,56 +62,10 @@ kinds! {
     timerfd: Timerfd,
     tty: Tty,
     udp: Udp,
-    unix_idle: Unnamed,
+    unix_datagram: Datagram,
+    unix_idle: Unconnected,
+    unix_listen: Listener,
     unix_pair: Pair,
-}
-
-/// What makes several descriptions one object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKey {
-    /// Every description is an object of its own.
-    Description,
-    /// All descriptions of this inode are one object (both ends of a pipe).
-    Inode { device: u64, inode: u64 },
-    /// Several inodes are one object (a socket pair: the smaller inode number).
-    Named(String),
-}
-
-/// A description under capture, with our own duplicate of it.
-#[derive(Debug)]
-pub struct Open<'a> {
-    pub seen: &'a Seen,
-    pub local: BorrowedFd<'a>,
-    /// Its place in the tree's descriptions.
-    pub index: usize,
-}
-
-/// The whole tree, as far as a kind may need it to judge one object.
-pub trait Tree {
-    fn rules(&self) -> &Rules;
-    fn contains_process(&self, pid: i32) -> bool;
-    /// Every description in the tree (before the freeze: as last seen).
-    fn descriptions(&self) -> &[Seen];
-    /// All (pid, fd) that refer to the description at this index of `descriptions`.
-    fn descriptors(&self, description: usize) -> &[(i32, i32)];
-    /// The description behind a descriptor, as its index in `descriptions`.
-    fn description_at(&self, pid: i32, fd: i32) -> Option<usize>;
-    /// Whether the descriptor is closed on exec; false when there is none.
-    fn is_close_on_exec(&self, pid: i32, fd: i32) -> bool;
-    /// The `lock` lines in the fdinfo of one descriptor: a POSIX lock belongs to a process, so
-    /// two descriptors of one description can have different ones.
-    fn lock_lines(&self, pid: i32, fd: i32) -> &[String];
-    /// How far the clocks of a process are ahead of ours.
-    fn clock_shifts(&self, pid: i32) -> ClockShifts;
-    /// The shared memory that travels by itself, if this inode is one.
-    fn space(&self, device: u64, inode: u64) -> Option<u32>;
-}
-
-/// How far the clocks of a process are ahead of our own, when its time namespace is another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClockShifts {
-    pub monotonic_ns: i64,
-    pub boottime_ns: i64,
 }
 
 /// What the source adds of its own about each description: its access, flags and offset.
@@ -122,151 +93,22 @@ pub struct DescriptionImage {
 }
 
 impl DescriptionImage {
-    fn access(&self) -> i32 {
+    /// O_RDONLY, O_WRONLY or O_RDWR.
+    pub(crate) fn access(&self) -> i32 {
         self.flags & libc::O_ACCMODE
     }
 }
 
-/// What only the stage has.
-pub trait Making: std::fmt::Debug {
-    /// A new description of shared memory `space` (a memfd or shared anonymous memory that the
-    /// stage holds), opened with these flags.
-    fn open_shared_memory(&self, space: u32, flags: i32) -> Result<OwnedFd, Error>;
-    /// F_SEAL_* to be put on shared memory `space` once its content is complete: a seal against
-    /// writing would keep us from filling it.
-    fn seal_shared_memory(&self, space: u32, seals: i32) -> Result<(), Error>;
-}
-
-/// Where an object is being made: one descriptor that it is for, and what only the stage has.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    pub owner: Owner,
-    pub stage: &'a dyn Making,
-}
-
-impl Place<'_> {
-    pub fn object(&self, kind: &'static str) -> Object {
-        self.owner.object(kind)
-    }
-}
-
-/// The process and number through which a description is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+/// What was done to an original so that nobody answers for it while it is in doubt who has it.
+/// Stands in the journal: another process may have to take it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldObject {
+    pub kind: String,
     pub pid: i32,
     pub fd: i32,
-}
-
-impl Owner {
-    pub fn object(&self, kind: &'static str) -> Object {
-        Object::Fd { pid: self.pid, fd: self.fd, kind }
-    }
-}
-
-/// What a kind knows how to do. The two sides live in one file so that they change together.
-pub trait Kind {
-    /// As a person would say it; goes on the wire, so it never changes.
-    const NAME: &'static str;
-    const VERSION: u32 = 1;
-
-    type Image: prost::Message + Default;
-
-    /// Whether a description of this shape is one of these. At most one kind claims a shape.
-    fn claims(seen: &Seen) -> bool;
-
-    fn key(_seen: &Seen) -> ObjectKey {
-        ObjectKey::Description
-    }
-
-    /// Why this object cannot be moved, and what will be different, found before the freeze.
-    fn examine(_of: &[&Seen], _tree: &dyn Tree, _findings: &mut Findings) {}
-
-    /// Which part of the object this description is; the default is the only part.
-    fn role(_open: &Open<'_>) -> Result<u32, Error> {
-        Ok(0)
-    }
-
-    /// Reads the object through any of its descriptions. Only reads: the source may keep it.
-    fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Self::Image, Error>;
-
-    /// The part of the image that says what the destination must have, without the content; read
-    /// while the tree runs. `None` when any host will do.
-    fn outline(_of: &[Open<'_>], _tree: &dyn Tree) -> Result<Option<Self::Image>, Error> {
-        Ok(None)
-    }
-
-    /// What this host lacks for the object that `outline` described.
-    fn check(
-        _outline: &Self::Image,
-        _descriptions: &[DescriptionImage],
-        _owner: Owner,
-    ) -> Vec<Refusal> {
-        Vec::new()
-    }
-
-    /// One descriptor for each description, in their order; there is at least one. Status flags
-    /// that F_SETFL can set, the offset of a file, and the owner are applied by the caller.
-    fn create(
-        image: &Self::Image,
-        descriptions: &[DescriptionImage],
-        at: &Place<'_>,
-    ) -> Result<Vec<OwnedFd>, Error>;
-
-    /// Done by the owner, after every table of the tree is complete. Called once for each process
-    /// that has the description, with its lowest number there.
-    fn connect(
-        _image: &Self::Image,
-        _description: &DescriptionImage,
-        _owner: Owner,
-        _batch: &mut Batch,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-type Examine = fn(&[&Seen], &dyn Tree, &mut Findings);
-type Capture = fn(&[Open<'_>], &dyn Tree) -> Result<Vec<u8>, Error>;
-type Outline = fn(&[Open<'_>], &dyn Tree) -> Result<Option<Vec<u8>>, Error>;
-type Check = fn(&[u8], &[DescriptionImage], Owner) -> Result<Vec<Refusal>, Error>;
-type Create = fn(&[u8], &[DescriptionImage], &Place<'_>) -> Result<Vec<OwnedFd>, Error>;
-type Connect = fn(&[u8], &DescriptionImage, Owner, &mut Batch) -> Result<(), Error>;
-
-/// A kind with its types erased.
-#[derive(Debug)]
-pub struct KindEntry {
-    pub name: &'static str,
-    pub version: u32,
-    pub claims: fn(&Seen) -> bool,
-    pub key: fn(&Seen) -> ObjectKey,
-    pub examine: Examine,
-    pub role: fn(&Open<'_>) -> Result<u32, Error>,
-    pub capture: Capture,
-    pub outline: Outline,
-    pub check: Check,
-    pub create: Create,
-    pub connect: Connect,
-}
-
-impl KindEntry {
-    const fn of<K: Kind>() -> Self {
-        Self {
-            name: K::NAME,
-            version: K::VERSION,
-            claims: K::claims,
-            key: K::key,
-            examine: K::examine,
-            role: K::role,
-            capture: |of, tree| Ok(encode(&K::capture(of, tree)?)),
-            outline: |of, tree| Ok(K::outline(of, tree)?.as_ref().map(encode)),
-            check: |bytes, descriptions, owner| {
-                Ok(K::check(&decode::<K>(bytes)?, descriptions, owner))
-            },
-            create: |bytes, descriptions, at| K::create(&decode::<K>(bytes)?, descriptions, at),
-            connect: |bytes, description, owner, batch| {
-                K::connect(&decode::<K>(bytes)?, description, owner, batch)
-            },
-        }
-    }
+    pub inode: u64,
+    /// What it was before, in the words of its kind.
+    pub before: Vec<u8>,
 }
 
 /// The kind that claims a description, if there is one.
@@ -279,14 +121,15 @@ pub(crate) fn kind_named(name: &str, version: u32) -> Option<&'static KindEntry>
     ALL.iter().find(|kind| kind.name == name && (1..=kind.version).contains(&version))
 }
 
-fn encode(image: &impl prost::Message) -> Vec<u8> {
-    image.encode_to_vec()
-}
-
-fn decode<K: Kind>(bytes: &[u8]) -> Result<K::Image, Error> {
-    prost::Message::decode(bytes).map_err(|e| {
-        Error::invalid("read", Object::Image { part: K::NAME.to_owned() }, e.to_string())
-    })
+#[cfg(fuzzing)]
+pub(crate) fn parse_all(text: &str) {
+    for line in text.lines() {
+        let _ = epoll::parse(line);
+        let _ = locks::parse(line);
+        let _ = inotify::bytes(line);
+    }
+    let _ = (multicast::parse_v4(text), multicast::parse_v6(text));
+    let _ = (netlink::is_dumping(text, 1), raw::listed_peer(text, 1));
 }
 
 /// The one description of an object that cannot have two.

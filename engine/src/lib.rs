@@ -10,17 +10,25 @@ pub mod capture;
 pub mod clocks;
 pub mod descriptors;
 mod error;
+pub mod failure_point;
 pub mod freeze;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+pub mod hooks;
 pub mod host;
 pub mod image;
 pub mod inventory;
 pub mod kinds;
 pub mod memory;
+pub mod network;
+mod paths;
+pub mod priority;
 pub mod puppet;
 mod refusal;
 pub mod restore;
 pub mod source;
 pub mod stage;
+mod stopwatch;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]
 #[allow(clippy::disallowed_methods, reason = "the one place that may")]
 mod sys;
@@ -31,4 +39,8 @@ pub use error::{Error, Object, OnObject};
 pub use refusal::Refusal;
 
 #[cfg(test)]
+mod asleep;
+#[cfg(test)]
 mod round_trip;
+#[cfg(test)]
+mod skipped;

@@ -11,10 +11,13 @@
 //! stands still, but its pages may carry no mark.
 
 pub mod backing;
+mod copies;
 pub mod file_identity;
 pub mod fill;
+pub(crate) mod frames;
 pub mod guards;
 pub mod holder;
+pub mod known;
 pub mod lazy;
 #[cfg(test)]
 mod lazy_program;

@@ -4,108 +4,44 @@
 //! so a batch costs one round trip through the scheduler and no copying into foreign memory.
 //! Before the arena exists, and to remove it again, calls are made one at a time at a `syscall`
 //! instruction that the process has anyway, in its vdso.
+//!
+//! A program must outlive us. Between two calls or batches its registers and its mask are its own,
+//! and in them it has a way back that does not need us: a signal frame for a batch ([`way_back`]),
+//! a few bytes of code for a single call ([`detour`]), where there is room for them.
 
+mod detour;
+mod places;
+mod steered;
+mod way_back;
+
+use self::places::zero_byte;
+pub use self::places::{find_syscall, free_address};
+pub use self::steered::Steered;
+use self::steered::all_signals_but;
+use self::way_back::WayBack;
 use crate::arch::x86_64::blob;
-use crate::batch::{Answers, Arg, Batch, Bytes};
-use crate::error::{Error, Object, OnObject as _};
+use crate::batch::{Answers, Arg, Batch, Bytes, Entry};
+use crate::error::{Error, OnObject as _};
 use crate::sys::process::{pidfd_getfd, pidfd_open};
 use crate::sys::ptrace::{self, Event};
 use crate::sys::shared_bytes::SharedBytes;
-use crate::tracee::{Registers, Stopped};
-use std::fs;
-use std::io;
+use crate::tracee::OnOurDeath;
 use std::ops::Range;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
 pub const ARENA_BYTES: u64 = ARENA_LENGTH as u64;
 const ARENA_LENGTH: usize = 1 << 20;
-const ENTRIES_OFFSET: usize = 4096;
+const FRAME_OFFSET: usize = 4096;
+const ENTRIES_OFFSET: usize = FRAME_OFFSET + way_back::FRAME_BYTES_MAX;
 const BYTES_OFFSET: usize = 256 << 10;
 const ENTRIES_MAX: usize = (BYTES_OFFSET - ENTRIES_OFFSET) / blob::ENTRY_BYTES;
 const BYTES_MAX: usize = ARENA_LENGTH - BYTES_OFFSET;
 
-/// Every signal but SIGTRAP: forcing a blocked SIGTRAP on a thread resets its action.
-const MASK_WHILE_STEERED: u64 = !(1 << (libc::SIGTRAP - 1));
-
 impl Batch {
-    /// Whether it is time to run it: a batch has room for about three thousand calls.
+    /// Whether it is time to run it: a batch has room for more than two thousand calls.
     pub fn is_full(&self) -> bool {
         self.entries.len() > ENTRIES_MAX / 2 || self.bytes.len() > BYTES_MAX / 2
-    }
-}
-
-/// A thread under our control: what it was doing is put aside, and comes back with `end`.
-#[derive(Debug)]
-pub struct Steered<'a> {
-    thread: &'a Stopped,
-    registers: Registers,
-    signal_mask: u64,
-}
-
-impl<'a> Steered<'a> {
-    pub fn begin(thread: &'a Stopped) -> Result<Self, Error> {
-        let registers = thread.registers()?;
-        let signal_mask = thread.signal_mask()?;
-        thread.set_signal_mask(MASK_WHILE_STEERED)?;
-        Ok(Self { thread, registers, signal_mask })
-    }
-
-    pub fn thread(&self) -> &Stopped {
-        self.thread
-    }
-
-    /// What the thread was doing.
-    pub fn registers(&self) -> &Registers {
-        &self.registers
-    }
-
-    pub fn signal_mask(&self) -> u64 {
-        self.signal_mask
-    }
-
-    /// Gives the thread its own registers and mask back.
-    pub fn end(self) -> Result<(), Error> {
-        let ended = self.put_back();
-        std::mem::forget(self);
-        ended
-    }
-
-    fn put_back(&self) -> Result<(), Error> {
-        self.thread.set_registers(&self.registers)?;
-        self.thread.set_signal_mask(self.signal_mask)
-    }
-
-    /// One system call at the `syscall` instruction at `at`.
-    pub fn call(
-        &self,
-        at: u64,
-        action: &'static str,
-        number: i64,
-        args: [u64; 6],
-    ) -> Result<u64, Error> {
-        let thread = self.thread;
-        thread.set_registers(&blob::calling(&self.registers, at, number, args))?;
-        // Entry, then exit. Stepping would end in a forced SIGTRAP, these stops do not.
-        for _ in 0..2 {
-            thread.run_to(ptrace::cont_to_syscall, |event| event == Event::Syscall)?;
-        }
-        let raw = thread.registers()?.rax.cast_signed();
-        let result = match i32::try_from(-raw) {
-            Ok(errno) if (1..4096).contains(&errno) => Err(io::Error::from_raw_os_error(errno)),
-            _ => Ok(raw.cast_unsigned()),
-        };
-        result.on(action, || thread.object())
-    }
-}
-
-/// An error on the way must not leave a program with our registers.
-impl Drop for Steered<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.put_back() {
-            tracing::warn!(%error, "a thread did not get its registers back");
-        }
     }
 }
 
@@ -113,6 +49,7 @@ impl Drop for Steered<'_> {
 #[derive(Debug)]
 struct Arena {
     memory: SharedBytes,
+    on_our_death: OnOurDeath,
 }
 
 /// A process with the arena in its address space.
@@ -125,7 +62,12 @@ pub struct Puppet {
 impl Puppet {
     /// Maps a new arena at `address`, which must be free; `syscall_at` is a `syscall`
     /// instruction of the process.
-    pub fn open(steered: &Steered<'_>, address: u64, syscall_at: u64) -> Result<Self, Error> {
+    pub fn open(
+        steered: &Steered<'_>,
+        address: u64,
+        syscall_at: u64,
+        on_our_death: OnOurDeath,
+    ) -> Result<Self, Error> {
         let thread = steered.thread();
         let object = || thread.object();
         // The name is empty: the padding of the ELF identification in front of the code.
@@ -136,7 +78,8 @@ impl Puppet {
             libc::SYS_memfd_create,
             [name, libc::MFD_CLOEXEC.into(), 0, 0, 0, 0],
         )?;
-        let opened = Self::share(steered, address, syscall_at, memfd);
+        let opened = Self::share(steered, address, syscall_at, memfd)
+            .map(|memory| Self { arena: Rc::new(Arena { memory, on_our_death }), address });
         steered.call(syscall_at, "close in", libc::SYS_close, [memfd, 0, 0, 0, 0, 0])?;
         opened
     }
@@ -146,7 +89,7 @@ impl Puppet {
         address: u64,
         syscall_at: u64,
         memfd: u64,
-    ) -> Result<Self, Error> {
+    ) -> Result<SharedBytes, Error> {
         let thread = steered.thread();
         let object = || thread.object();
         let process = pidfd_open(thread.pid()).on("open", object)?;
@@ -165,7 +108,7 @@ impl Puppet {
             [address, ARENA_BYTES, protection.into(), flags.into(), memfd, 0],
         )?;
         memory.write(0, &blob::CODE);
-        Ok(Self { arena: Rc::new(Arena { memory }), address })
+        Ok(memory)
     }
 
     /// Where the arena lies in the process.
@@ -176,12 +119,6 @@ impl Puppet {
     /// Where a `syscall` instruction stands inside the arena.
     pub fn syscall_at(&self) -> u64 {
         self.address + blob::SYSCALL_OFFSET
-    }
-
-    /// Puts bytes where the process can read them, until the next batch; says where.
-    pub(crate) fn place(&self, bytes: &[u8]) -> u64 {
-        self.arena.memory.write(BYTES_OFFSET, bytes);
-        self.bytes_address(0)
     }
 
     /// The same arena once more at another address, after `moved_to` was mapped there.
@@ -204,9 +141,14 @@ impl Puppet {
             return Err(Error::invalid("steer", object, "a batch has too many bytes"));
         }
         self.put_bytes(batch);
+        let ends = self.prepare_end(steered)?;
         while results.len() < batch.entries.len() {
             let end = batch.entries.len().min(results.len() + ENTRIES_MAX);
-            self.walk(steered, batch, results.len()..end, &mut results)?;
+            self.walk(steered, batch, results.len()..end, ends, &mut results)?;
+        }
+        // Other threads use the arena next, and the frame in it with it.
+        if ends.is_some() {
+            steered.put_back()?;
         }
         Ok(Answers { results, bytes: self.arena.memory.read(BYTES_OFFSET, batch.bytes.len()) })
     }
@@ -219,26 +161,74 @@ impl Puppet {
         }
     }
 
+    /// How a walk ends: `None` in a trap, as a stub's does. A program gets its way back.
+    fn prepare_end(&self, steered: &Steered<'_>) -> Result<Option<blob::WayBack>, Error> {
+        if self.arena.on_our_death == OnOurDeath::Dies {
+            return Ok(None);
+        }
+        let frame = self.address + FRAME_OFFSET as u64;
+        if steered.way_back.get().is_none() {
+            let made = WayBack::make(steered, frame)?;
+            steered.way_back.set(made).expect("it was not set, and nobody else is here");
+        }
+        let way_back = steered.way_back.get().expect("it was just set");
+        way_back.frame().write(|at, bytes| self.arena.memory.write(FRAME_OFFSET + at, bytes));
+        Ok(Some(blob::WayBack { signal: way_back.signal(), frame }))
+    }
+
     fn walk(
         &self,
         steered: &Steered<'_>,
         batch: &Batch,
         range: Range<usize>,
+        ends: Option<blob::WayBack>,
         results: &mut Vec<i64>,
     ) -> Result<(), Error> {
         let thread = steered.thread();
-        let entries = self.encode(batch, range, results);
+        let entries = self.encode(batch, range.clone(), results);
         self.arena.memory.write(ENTRIES_OFFSET, &entries);
+        self.set_out(steered, range.len(), ends)?;
         let first = self.address + ENTRIES_OFFSET as u64;
-        let count = (entries.len() / blob::ENTRY_BYTES) as u64;
-        thread.set_registers(&blob::walking(steered.registers(), self.address, first, count))?;
-        thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Signal(libc::SIGTRAP))?;
+        thread
+            .run_to(|tid| ptrace::cont(tid, 0), self.end_of_walk(steered, ends), steered.limit)
+            .map_err(|error| unended_in(steered, error, first, &batch.entries[range]))?;
         let walked = self.arena.memory.read(ENTRIES_OFFSET, entries.len());
         results.extend(walked.chunks_exact(blob::ENTRY_BYTES).map(|entry| {
             let result = &entry[blob::RESULT_OFFSET..blob::RESULT_OFFSET + 8];
             i64::from_ne_bytes(result.try_into().expect("eight bytes"))
         }));
         Ok(())
+    }
+
+    /// Everything that the thread needs is in the arena: with its first step it goes all the way.
+    fn set_out(
+        &self,
+        steered: &Steered<'_>,
+        count: usize,
+        ends: Option<blob::WayBack>,
+    ) -> Result<(), Error> {
+        let (code, first) = (self.address, self.address + ENTRIES_OFFSET as u64);
+        let registers = blob::walking(steered.registers(), code, first, count as u64, ends);
+        let signal = ends.map_or(libc::SIGTRAP, |way_back| way_back.signal);
+        steered.take(&registers, all_signals_but(signal))
+    }
+
+    /// A program's own signal of that number may come from outside at any time, but then it does
+    /// not stand where the code has just sent it.
+    fn end_of_walk(
+        &self,
+        steered: &Steered<'_>,
+        ends: Option<blob::WayBack>,
+    ) -> impl Fn(Event) -> bool {
+        let behind = self.address + blob::WAY_BACK_OFFSET;
+        let tid = steered.thread().tid();
+        move |event| match ends {
+            None => event == Event::Signal(libc::SIGTRAP),
+            Some(way_back) => {
+                event == Event::Signal(way_back.signal)
+                    && ptrace::registers(tid).is_ok_and(|registers| registers.rip == behind)
+            }
+        }
     }
 
     /// The entries of `range`; `results` are those of all entries before it.
@@ -284,157 +274,20 @@ impl Puppet {
     }
 }
 
-/// A `syscall` instruction of a process: in its vdso, or anywhere in its code.
-pub fn find_syscall(pid: i32) -> Result<u64, Error> {
-    let object = || Object::Process { pid };
-    let maps =
-        fs::read_to_string(format!("/proc/{pid}/maps")).on("read the mappings of", object)?;
-    let memory = fs::File::open(format!("/proc/{pid}/mem")).on("open the memory of", object)?;
-    let ranges = maps.lines().filter_map(executable);
-    let (vdso, others): (Vec<_>, Vec<_>) = ranges.partition(|range| range.2);
-    for (start, end, _) in vdso.into_iter().chain(others) {
-        if let Some(at) = search(&memory, start, end) {
-            return Ok(at);
-        }
-    }
-    Err(Error::invalid("find a system call instruction in", object(), "there is none"))
-}
-
-/// Start, end, and whether it is the vdso, of a line of `maps` that can be executed.
-fn executable(line: &str) -> Option<(u64, u64, bool)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let executable = fields.next()?.as_bytes().get(2) == Some(&b'x');
-    let vdso = line.ends_with("[vdso]");
-    let bounds = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    (executable && !line.ends_with("[vsyscall]")).then_some((bounds.0, bounds.1, vdso))
-}
-
-fn search(memory: &fs::File, start: u64, end: u64) -> Option<u64> {
-    let mut buffer = vec![0; usize::try_from(end - start).ok()?.min(1 << 20)];
-    let read = memory.read_at(&mut buffer, start).ok()?;
-    let at = buffer[..read].windows(2).position(|pair| pair == blob::SYSCALL)?;
-    Some(start + at as u64)
-}
-
-/// The address of some zero byte near `near`, which serves as an empty string.
-fn zero_byte(pid: i32, near: u64) -> io::Result<u64> {
-    let page = near & !4095;
-    let mut bytes = vec![0; 4096];
-    let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
-    memory.read_exact_at(&mut bytes, page)?;
-    let at = bytes.iter().position(|&byte| byte == 0);
-    at.map(|at| page + at as u64).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-}
-
-/// Addresses where the arena is put, first free first: below the usual start of programs, where
-/// neither the kernel nor a C library ever maps anything by itself.
-pub fn free_address(taken: &[(u64, u64)]) -> Option<u64> {
-    let low = (0x2_0000..0x30_0000).step_by(0x2_0000);
-    let high = (0x10_0000_0000..0x7f00_0000_0000_u64).step_by(0x10_0000_0000);
-    low.chain(high).find(|&start| {
-        let end = start + ARENA_BYTES;
-        taken.iter().all(|&(from, to)| end <= from || to <= start)
-    })
+/// The code holds the address of the entry that it is at in rbx.
+fn unended_in(steered: &Steered<'_>, error: Error, first: u64, entries: &[Entry]) -> Error {
+    let at = steered.thread().registers().map_or(0, |registers| registers.rbx);
+    let index = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX) / blob::ENTRY_BYTES;
+    let Some(entry) = entries.get(index) else { return error };
+    let (action, object) = match entry.action {
+        Some(action) => (action, entry.object.clone()),
+        None => ("steer", steered.thread().object()),
+    };
+    steered.unended(error, entry.number, action, object)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args;
-    use crate::tracee::{OnOurDeath, Outcome, Running};
-    use std::process::{Child, Command};
+mod our_death;
 
-    fn stopped_child() -> (Child, Stopped) {
-        let child = Command::new("sleep").arg("30").spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        let pid = i32::try_from(child.id()).unwrap();
-        let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs).unwrap() else {
-            panic!("sleep is alive")
-        };
-        let Outcome::Alive(stopped) = running.stop().unwrap() else { panic!("sleep is alive") };
-        (child, stopped)
-    }
-
-    fn count_descriptors(pid: i32) -> usize {
-        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-    }
-
-    fn with_puppet(test: impl FnOnce(&Puppet, &Steered<'_>)) {
-        let (mut child, stopped) = stopped_child();
-        let syscall_at = find_syscall(stopped.pid()).unwrap();
-        let before = fs::read_to_string(format!("/proc/{}/maps", stopped.pid())).unwrap();
-        let descriptors = count_descriptors(stopped.pid());
-        let steered = Steered::begin(&stopped).unwrap();
-        let puppet = Puppet::open(&steered, free_address(&[]).unwrap(), syscall_at).unwrap();
-        test(&puppet, &steered);
-        puppet.close(&steered, syscall_at).unwrap();
-        steered.end().unwrap();
-        let after = fs::read_to_string(format!("/proc/{}/maps", stopped.pid())).unwrap();
-        assert_eq!(before, after);
-        assert_eq!(descriptors, count_descriptors(stopped.pid()));
-        stopped.release().unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "it sleeps on");
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn makes_calls_in_the_name_of_the_process_and_leaves_no_trace() {
-        with_puppet(|puppet, steered| {
-            let mut batch = Batch::new();
-            let pid = batch.try_call(libc::SYS_getpid, args![]);
-            let room = batch.room(32);
-            let name = batch.try_call(libc::SYS_prctl, args![libc::PR_GET_NAME, room]);
-            let answers = puppet.run(steered, &batch).unwrap();
-            assert_eq!(answers.raw(pid), i64::from(steered.thread().pid()));
-            assert_eq!(answers.raw(name), 0);
-            assert!(answers.bytes(room).starts_with(b"sleep\0"));
-        });
-    }
-
-    #[test]
-    fn a_result_is_the_argument_of_a_later_call() {
-        with_puppet(|puppet, steered| {
-            let mut batch = Batch::new();
-            let object = Object::Host;
-            let path = batch.string("/dev/null");
-            let args = args![libc::AT_FDCWD, path, libc::O_RDONLY, 0];
-            let fd = batch.call("open", &object, libc::SYS_openat, args);
-            let up = args![fd, libc::F_DUPFD, 100];
-            let copy = batch.call("duplicate", &object, libc::SYS_fcntl, up);
-            batch.call("close", &object, libc::SYS_close, args![fd]);
-            batch.call("close", &object, libc::SYS_close, args![copy]);
-            let answers = puppet.run(steered, &batch).unwrap();
-            assert!(answers.raw(fd) >= 3);
-            assert_eq!(answers.raw(copy), 100);
-        });
-    }
-
-    #[test]
-    fn a_batch_may_be_longer_than_the_arena() {
-        with_puppet(|puppet, steered| {
-            let mut batch = Batch::new();
-            let pid = batch.try_call(libc::SYS_getpid, args![]);
-            let calls: Vec<_> =
-                (0..3 * ENTRIES_MAX).map(|_| batch.try_call(libc::SYS_getppid, args![])).collect();
-            let last = batch.try_call(libc::SYS_kill, args![pid, 0]);
-            let answers = puppet.run(steered, &batch).unwrap();
-            let us = i64::from(std::process::id());
-            assert!(calls.iter().all(|&call| answers.raw(call) == us));
-            assert_eq!(answers.raw(last), 0);
-        });
-    }
-
-    #[test]
-    fn a_call_that_must_succeed_names_what_failed() {
-        with_puppet(|puppet, steered| {
-            let mut batch = Batch::new();
-            let object = Object::Fd { pid: 1, fd: 77, kind: "file" };
-            batch.call("close", &object, libc::SYS_close, args![77]);
-            let error = puppet.run(steered, &batch).unwrap_err();
-            assert_eq!(error.to_string(), "close file at fd 77 of process 1");
-            assert_eq!(error.source.raw_os_error(), Some(libc::EBADF));
-        });
-    }
-}
+#[cfg(test)]
+mod tests;

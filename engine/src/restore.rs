@@ -2,30 +2,37 @@
 //!
 //! This file orders the work and holds none of it.
 
+mod agreement;
+mod connecting;
 mod family_end;
 mod lazy;
 mod memory_fields;
+mod running;
 mod signals;
+mod socket_calls;
 mod threads;
+
+pub use lazy::drop_what_the_source_dropped;
 
 use crate::args;
 use crate::aspects::{self, Scope, Subject};
 use crate::batch::Batch;
-use crate::descriptors::{self, DescriptorsImage, Made};
+use crate::descriptors::{self, Awaiting, DescriptorsImage, Made};
 use crate::error::{Error, Object, OnObject as _};
+use crate::failure_point;
 use crate::image::{ProcessImage, TreeImage};
-use crate::kinds::Making;
+use crate::kinds::{Maker, Making, SocketCall};
 use crate::memory::lazy::LazySpace;
+use crate::network::{Lock, Namespace, namespace};
 use crate::puppet::{Steered, find_syscall};
-use crate::source::Stopwatch;
 use crate::stage::{Stage, Stub};
-use crate::tracee::OnOurDeath;
-use nix::sys::signal::{Signal::SIGSTOP, kill};
-use std::collections::BTreeMap;
+use crate::stopwatch::Stopwatch;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// A tree with all of its state: stopped, and one step from running. Dropping it kills it.
+/// A tree with all of its state: stopped, and one step from running. Dropping it kills it, but not
+/// after [`Restored::outlive_us`]: then it may have been given the right to run.
 #[derive(Debug)]
 pub struct Restored {
     stage: Stage,
@@ -35,6 +42,8 @@ pub struct Restored {
     outlives_us: bool,
     /// What has to be fetched while it runs, a process each, with its userfaultfd.
     pub lazy: Vec<(LazySpace, OwnedFd)>,
+    /// What has something left to be done when the tree may run.
+    awaiting: Vec<Awaiting>,
     /// How long each step took, for the summary.
     pub timings: Vec<(&'static str, Duration)>,
 }
@@ -42,62 +51,46 @@ pub struct Restored {
 /// Gives the shell everything that the image holds.
 pub fn build(mut stage: Stage, image: &TreeImage) -> Result<Restored, Error> {
     let mut stopwatch = Stopwatch::default();
-    check(&stage, image)?;
-    restore_descriptors(&stage, image)?;
+    agreement::check(&stage, image)?;
+    let _inside = namespace::enter(stage.namespace())?;
+    silence(&mut stage, image)?;
+    let awaiting = restore_descriptors(&stage, image)?;
     stopwatch.lap("descriptors");
-    lazy::drop_what_the_source_dropped(&stage)?;
+    failure_point::pass("destination.restore-descriptors", "after")?;
+    drop_what_the_source_dropped(&stage)?;
     // Before the limits: the program may have as many descriptors as it is allowed.
     let lazy = lazy::register(&stage, image)?;
     stopwatch.lap("memory");
+    failure_point::pass("destination.restore-memory", "after")?;
+    // Nothing that building sent may be left when the timers are armed, and nothing that a timer
+    // sends from then on may be taken away again: a program that waits for it would wait for ever.
+    family_end::make_zombies(&mut stage, image)?;
+    for process in living(image) {
+        signals::take_strays(&stage.stubs[&process.pid])?;
+    }
     for process in living(image) {
         restore_process(&stage.stubs[&process.pid], process)?;
     }
     stopwatch.lap("aspects");
-    family_end::make_zombies(&mut stage, image)?;
+    failure_point::pass("destination.restore-aspects", "after")?;
     for process in living(image) {
         let stub = &stage.stubs[&process.pid];
         signals::restore(stub, process)?;
         threads::restore(stub, process)?;
     }
     stopwatch.lap("threads");
+    failure_point::pass("destination.restore-threads", "after")?;
     for process in living(image) {
         finish(stage.stubs.get_mut(&process.pid).expect("checked"), process)?;
     }
     stopwatch.lap("finish");
     let stopped = living(image).filter(|p| p.is_stopped).map(|p| p.pid).collect();
-    Ok(Restored { stage, stopped, outlives_us: false, lazy, timings: stopwatch.laps })
+    let timings = stopwatch.laps;
+    Ok(Restored { stage, stopped, outlives_us: false, lazy, awaiting, timings })
 }
 
 fn living(image: &TreeImage) -> impl Iterator<Item = &ProcessImage> {
     image.processes.iter().filter(|process| !process.is_zombie)
-}
-
-/// The image and the shell describe the same processes and threads.
-fn check(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
-    let mut seen = BTreeMap::new();
-    for process in &image.processes {
-        let part = || Object::Image { part: format!("process {}", process.pid) };
-        let stub = stage.stubs.get(&process.pid);
-        let stub = stub.ok_or_else(|| Error::invalid("place", part(), "it was not staged"))?;
-        let staged = |tid: i32| stub.threads.iter().any(|thread| thread.tid() == tid);
-        if !process.is_zombie && process.threads.is_empty() {
-            return Err(Error::invalid("read", part(), "it has no threads"));
-        }
-        if let Some(thread) = process.threads.iter().find(|thread| !staged(thread.tid)) {
-            let why = format!("its thread {} was not staged", thread.tid);
-            return Err(Error::invalid("place", part(), why));
-        }
-        if seen.insert(process.pid, ()).is_some() {
-            return Err(Error::invalid("read", part(), "it stands in it twice"));
-        }
-    }
-    match stage.stubs.keys().find(|pid| !seen.contains_key(pid)) {
-        Some(&pid) => {
-            let part = Object::Image { part: format!("process {pid}") };
-            Err(Error::invalid("find", part, "it was staged, and is missing"))
-        }
-        None => Ok(()),
-    }
 }
 
 #[derive(Debug)]
@@ -111,11 +104,44 @@ impl Making for MakingFor<'_> {
     fn seal_shared_memory(&self, space: u32, seals: i32) -> Result<(), Error> {
         self.0.shared.seal(space, seals)
     }
+
+    fn contains_process(&self, pid: i32) -> bool {
+        self.0.stubs.contains_key(&pid)
+    }
+
+    fn coming(&self) -> &[IpAddr] {
+        &self.0.coming
+    }
+
+    fn socket_call(&self, maker: &Maker, call: SocketCall<'_>) -> Result<Vec<OwnedFd>, Error> {
+        match self.0.stubs.get(&maker.pid) {
+            Some(stub) => socket_calls::run(stub, maker, call),
+            None => maker.make_outside(call).on("connect", || Object::Process { pid: maker.pid }),
+        }
+    }
+}
+
+/// Nobody may hear of a connection here before the tree has the right to run.
+fn silence(stage: &mut Stage, image: &TreeImage) -> Result<(), Error> {
+    if stage.network.is_some() {
+        // Its cables are down.
+        return Ok(());
+    }
+    let flows = image.descriptors.as_ref().map(descriptors::flows_of).transpose()?;
+    let flows = flows.unwrap_or_default();
+    if flows.is_empty() {
+        return Ok(());
+    }
+    let lock = match stage.lock.take() {
+        Some(lock) => lock,
+        None => Lock::open()?,
+    };
+    stage.lock.insert(lock).hold(&flows)
 }
 
 /// All tables first, then what only their owners can do: an epoll needs the other descriptors.
-fn restore_descriptors(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
-    let Some(table) = &image.descriptors else { return Ok(()) };
+fn restore_descriptors(stage: &Stage, image: &TreeImage) -> Result<Vec<Awaiting>, Error> {
+    let Some(table) = &image.descriptors else { return Ok(Vec::new()) };
     let made = descriptors::create(table, &MakingFor(stage))?;
     for process in living(image) {
         install(&stage.stubs[&process.pid], table, &made)?;
@@ -125,7 +151,8 @@ fn restore_descriptors(stage: &Stage, image: &TreeImage) -> Result<(), Error> {
         descriptors::connect(table, process.pid, &mut batch)?;
         stage.stubs[&process.pid].run(&batch)?;
     }
-    descriptors::finish(table, &made)
+    descriptors::finish(table, &made)?;
+    made.awaiting_life(table)
 }
 
 fn install(stub: &Stub, table: &DescriptorsImage, made: &Made) -> Result<(), Error> {
@@ -171,44 +198,26 @@ impl Restored {
         self.stage.pids()
     }
 
-    /// Makes the stopped tree outlive us without running: a SIGSTOP waits for every process, and
-    /// from then on nothing kills them with us. [`Self::run`] takes the SIGSTOP away again.
-    pub fn outlive_us(&mut self) -> Result<(), Error> {
-        if self.outlives_us {
-            return Ok(());
-        }
-        for &pid in self.stage.stubs.keys() {
-            let process = nix::unistd::Pid::from_raw(pid);
-            kill(process, SIGSTOP).on("guard", || Object::Process { pid })?;
-        }
-        self.outlives_us = true;
-        let threads = self.stage.stubs.values().flat_map(|stub| &stub.threads);
-        threads.into_iter().try_for_each(|thread| thread.set_on_our_death(OnOurDeath::Runs))
+    /// That come with it, as `ADDR/LEN[@DEV]`.
+    pub fn addresses(&self) -> &[String] {
+        &self.stage.layout.addresses
     }
 
-    /// Lets the tree run. From here on it is not ours to kill.
-    ///
-    /// Where memory is lazy it must be served already.
-    pub fn run(mut self) -> Result<(), Error> {
-        // All first: if we die between two of them, none may be killed for it, and none may run
-        // without the others.
-        self.outlive_us()?;
-        let stubs = std::mem::take(&mut self.stage.stubs);
-        let mut result = Ok(());
-        for (pid, stub) in stubs {
-            // What job control had stopped meets the SIGSTOP before its first instruction.
-            let goes_on = !self.stopped.contains(&pid);
-            for (index, thread) in stub.threads.into_iter().enumerate() {
-                // The first thread takes it away for its process; the others stand still until then.
-                result = result.and(match index == 0 && goes_on {
-                    true => thread.release_without(libc::SIGSTOP),
-                    false => thread.release(),
-                });
-            }
-        }
-        result
+    /// The network namespace that comes with it.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        self.stage.namespace()
     }
 
     /// Gives the tree up: it never ran.
-    pub fn discard(self) {}
+    pub fn discard(mut self) {
+        self.outlives_us = false;
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        if self.outlives_us {
+            self.stage.stubs.clear();
+        }
+    }
 }

@@ -1,12 +1,18 @@
 //! The whole way on one host: a program is captured, killed, and built again from what was sent.
 
+mod hostile;
+mod sockets;
+
+use crate::asleep::Asleep;
 use crate::freeze;
 use crate::image::{Layout, TreeImage, decode};
 use crate::kinds::Rules;
 use crate::memory::PageSink;
-use crate::restore;
-use crate::source::{Later, Source};
+use crate::restore::{self, Restored};
+use crate::source::{Along, Before, Later, Source};
 use crate::stage::Stage;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use prost::Message as _;
 use std::io;
 use std::process::{Child, Command};
@@ -51,17 +57,18 @@ fn replay(recorded: &Recorded, stage: &Stage) {
     }
 }
 
-/// Captures the program, kills it, and builds it again under the same ids.
-fn around(child: &mut Child) {
+/// Captures the program and kills it.
+fn captured(child: &mut Child) -> (Layout, TreeImage, Recorded) {
     let root = i32::try_from(child.id()).unwrap();
-    let mut source = Source::open(root, Rules::default()).unwrap();
+    let mut source = Source::open(root, Rules::default(), Along::default()).unwrap();
     let mut recorded = Recorded::default();
-    source.layout().unwrap();
+    source.layout(Before::TheFreeze).unwrap();
     source.round(&mut recorded).unwrap();
     let frozen = freeze::freeze(root).unwrap();
     let layout = source.frozen_layout(&frozen).unwrap();
     let mut captured = source.capture(&frozen).unwrap();
     source.rest(&frozen, &mut captured, Later::Nothing, &mut recorded).unwrap();
+    source.objects(&frozen, &mut captured).unwrap();
     assert_eq!(captured.missing_pages(), 0);
     frozen.hold().unwrap().end();
     // Having traced it we have waited for it already.
@@ -71,10 +78,25 @@ fn around(child: &mut Child) {
     let image: TreeImage = decode("tree", &captured.image.encode_to_vec()).unwrap();
     // Its parent, init, may need a moment to reap what is left of it.
     while std::path::Path::new(&format!("/proc/{root}")).exists() {}
-    let stage = Stage::begin(&layout, crate::clocks::Clocks::default()).unwrap();
+    (layout, image, recorded)
+}
+
+/// Captures the program, kills it, and builds it again under the same ids.
+fn built_again(child: &mut Child) -> Restored {
+    let (layout, image, recorded) = captured(child);
+    let stage = Stage::begin(&layout, crate::clocks::Clocks::default(), None).unwrap();
     replay(&recorded, &stage);
-    let restored = restore::build(stage, &image).unwrap();
-    restored.run().unwrap();
+    restore::build(stage, &image).unwrap()
+}
+
+/// It ends soon.
+fn ends(child: &Child) {
+    let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+    let end = Instant::now() + Duration::from_secs(10);
+    while process.exists() {
+        assert!(Instant::now() < end, "it ends");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn maps(pid: u32) -> String {
@@ -83,17 +105,21 @@ fn maps(pid: u32) -> String {
 
 #[test]
 fn a_program_goes_on_where_it_stood_with_the_same_mappings() {
-    let mut child = Command::new("setsid").args(["sleep", "1"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let mut child = Asleep::run(Command::new("setsid").args(["sleep", "1"]));
     let before = maps(child.id());
-    around(&mut child);
+    built_again(child.child()).run().unwrap();
     assert_eq!(maps(child.id()), before);
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     assert!(status.contains("TracerPid:\t0"));
-    let process = std::path::PathBuf::from(format!("/proc/{}", child.id()));
-    let end = Instant::now() + Duration::from_secs(10);
-    while process.exists() {
-        assert!(Instant::now() < end, "its sleep ends");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    ends(&child);
+}
+
+#[test]
+fn a_signal_that_comes_while_it_is_built_ends_its_call() {
+    let waits = "$SIG{USR1} = sub {}; select(undef, undef, undef, undef)";
+    let mut child = Asleep::run(Command::new("setsid").args(["perl", "-e", waits]));
+    let mut restored = built_again(child.child());
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGUSR1).unwrap();
+    restored.run().unwrap();
+    ends(&child);
 }

@@ -4,30 +4,40 @@
 //! This file orders the work. It lives on one thread, because ptrace does.
 
 mod eager;
+mod frozen;
 mod mappings;
+mod network;
 mod objects;
+mod outline;
 mod serving;
 mod shape;
+mod sharing;
+mod surroundings;
 mod tracked;
 
-use crate::capture::{self, Statuses};
+use crate::capture::Statuses;
 use crate::clocks::Clocks;
-use crate::descriptors;
+use crate::descriptors::{self, Table};
 use crate::error::{Error, Object};
 use crate::freeze::FrozenTree;
-use crate::image::{Layout, MissingPages, ProcessLayout, TreeImage};
+use crate::image::{Layout, ProcessLayout};
 use crate::kinds::Rules;
-use crate::memory::read::While;
+use crate::memory::PageSink;
+use crate::memory::read::Pages;
 use crate::memory::tracker::{self, Method};
-use crate::memory::{PageSet, PageSink};
 use crate::tree::{self, Life, Process};
+pub use frozen::Captured;
 use mappings::Identities;
+use network::Network;
+pub use network::{Gates, Waiting};
 use objects::Objects;
+pub(crate) use outline::outline;
 pub use serving::Serving;
-use shape::Shape;
+pub use sharing::Before;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use tracked::Tracked;
+pub use surroundings::Along;
+use surroundings::Surroundings;
+use tracked::{Birth, Tracked};
 
 /// Numbers for address spaces and shared objects; each is given out once.
 #[derive(Debug, Default)]
@@ -57,25 +67,22 @@ pub struct Round {
     pub dropped_pages: u64,
 }
 
-/// A tree taken down, but for its memory, and how long each step took.
-#[derive(Debug)]
-pub struct Captured {
-    pub image: TreeImage,
-    pub timings: Vec<(&'static str, Duration)>,
-}
-
-impl Captured {
-    /// Pages that follow after the handover.
-    pub fn missing_pages(&self) -> u64 {
-        let runs = self.image.missing.iter().flat_map(|missing| missing.runs.chunks(2));
-        runs.map(|run| run.get(1).copied().unwrap_or(0)).sum()
-    }
+/// What would have to be sent now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    pub dirty_pages: u64,
+    /// Of processes of which nothing is sent before the pages of their parents have landed.
+    pub held_back_pages: u64,
+    /// To be compared in the freeze with what was sent, whether or not they were written.
+    pub compared_pages: u64,
 }
 
 #[derive(Debug)]
 pub struct Source {
     root: i32,
     rules: Rules,
+    addresses: Vec<String>,
+    has_connections: bool,
     method: Method,
     spaces: Spaces,
     tracked: BTreeMap<i32, Tracked>,
@@ -83,13 +90,27 @@ pub struct Source {
     identities: Identities,
     vdso: Vec<u8>,
     statuses: Statuses,
+    network: Network,
+    /// When it lives in a network namespace of its own.
+    surroundings: Option<Surroundings>,
+    /// Every descriptor of the frozen tree.
+    table: Option<Table>,
 }
 
 impl Source {
-    pub fn open(root: i32, rules: Rules) -> Result<Self, Error> {
+    pub fn open(root: i32, rules: Rules, along: Along) -> Result<Self, Error> {
+        let surroundings = Surroundings::of(root, &along.bridges)?;
+        let _inside = surroundings::enter(surroundings.as_ref())?;
+        let table = collect_running(root)?;
+        // A namespace of its own is silent as a whole.
+        let has_connections =
+            surroundings.is_none() && descriptors::have_connections(&table, &rules)?;
         Ok(Self {
             root,
             rules,
+            addresses: along.addresses,
+            has_connections,
+            surroundings,
             method: method()?,
             spaces: Spaces::default(),
             tracked: BTreeMap::new(),
@@ -97,6 +118,8 @@ impl Source {
             identities: Identities::default(),
             vdso: crate::stage::vdso::of_process(root)?.unwrap_or_default(),
             statuses: Statuses::default(),
+            network: Network::default(),
+            table: None,
         })
     }
 
@@ -105,18 +128,21 @@ impl Source {
         Clocks::of_process(self.root)
     }
 
-    /// The shape of the tree now. What is new is tracked from here on.
-    pub fn layout(&mut self) -> Result<Layout, Error> {
+    /// The shape of the tree now. What is new is tracked from here on. Every round that was sent
+    /// has landed, and every layout is followed by its round, except for the first.
+    pub fn layout(&mut self, before: Before) -> Result<Layout, Error> {
         let mut processes = tree::walk(self.root)?;
         // A vforked child has no memory of its own yet; the next look sees it with its program.
         processes.retain(|process| process.pid == self.root || !process.is_vforked());
-        let layout = self.layout_of(&processes, None)?;
+        let mut layout = self.layout_of(&processes, None)?;
+        sharing::settle(&mut self.tracked, &mut layout.processes, &mut self.spaces, before)?;
         self.statuses.read(layout.processes.iter().flat_map(|p| p.tids.iter().copied()));
         Ok(layout)
     }
 
     /// The shape of the tree while it stands still: the last one, and the true one.
     pub fn frozen_layout(&mut self, frozen: &FrozenTree) -> Result<Layout, Error> {
+        self.surroundings.as_ref().map_or(Ok(()), Surroundings::confirm)?;
         let processes: Vec<Process> =
             frozen.processes().iter().map(|frozen| frozen.process.clone()).collect();
         self.layout_of(&processes, Some(frozen))
@@ -142,8 +168,21 @@ impl Source {
                 Err(error) => return Err(error),
             }
         }
+        // A fork shares with whoever has forked it or was forked by it, living or not.
+        let pages = match processes.iter().any(Process::is_fork) {
+            true => Pages::MayBeShared,
+            false => Pages::OfItsOwn,
+        };
+        self.tracked.values_mut().for_each(|tracked| tracked.memory.expect(pages));
         retain_connected(&mut layouts);
-        Ok(Layout { processes: layouts, shared: self.objects.images()?, vdso: self.vdso.clone() })
+        Ok(Layout {
+            processes: layouts,
+            shared: self.objects.images()?,
+            vdso: self.vdso.clone(),
+            addresses: self.addresses.clone(),
+            has_connections: self.has_connections,
+            network: self.surroundings.as_ref().map(|surroundings| surroundings.image.clone()),
+        })
     }
 
     fn process_layout(
@@ -168,91 +207,41 @@ impl Source {
     /// Sends everything that was written since the last round, as of the last `layout`.
     pub fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         let mut round = self.objects.round(sink)?;
-        for tracked in self.tracked.values_mut() {
+        let settled = self.tracked.values_mut().filter(|t| t.birth == Birth::Settled);
+        for tracked in settled {
             round.add(unless_gone(tracked.round(sink))?);
         }
         Ok(round)
     }
 
-    /// Sends only what cannot follow later: shared memory, and written copies of files' pages.
-    pub fn round_of_what_cannot_wait(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
+    /// Sends only what cannot follow later: shared memory, and written copies of files' pages. All
+    /// else that was written the destination is told to forget now, before the freeze.
+    pub fn withdraw(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         let mut round = self.objects.round(sink)?;
         for tracked in self.tracked.values_mut() {
-            round.add(unless_gone(tracked.round_of_what_cannot_wait(sink))?);
+            round.add(unless_gone(tracked.withdraw(sink))?);
         }
         Ok(round)
     }
 
-    /// How many pages a round would send now.
-    pub fn peek(&mut self) -> Result<u64, Error> {
-        self.tracked.values_mut().map(|tracked| tracked.peek()).sum()
-    }
-
-    /// Everything of the frozen tree but its memory. `frozen_layout` comes first.
-    pub fn capture(&mut self, frozen: &FrozenTree) -> Result<Captured, Error> {
-        let mut stopwatch = Stopwatch::default();
-        let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
-        for process in frozen.processes() {
-            let mappings = self.tracked.get(&process.process.pid).map(|t| t.shape.mappings());
-            image.processes.push(capture::process(
-                process,
-                mappings.unwrap_or_default(),
-                &self.statuses,
-            )?);
-        }
-        stopwatch.lap("threads and aspects");
-        image.descriptors = Some(self.capture_descriptors(frozen)?);
-        stopwatch.lap("descriptors");
-        Ok(Captured { image, timings: stopwatch.laps })
-    }
-
-    /// Sends the last pages, and lists in the image those that follow after the handover.
-    pub fn rest(
-        &mut self,
-        frozen: &FrozenTree,
-        captured: &mut Captured,
-        later: Later,
-        sink: &mut dyn PageSink,
-    ) -> Result<Round, Error> {
-        let mut round = self.objects.round(sink)?;
-        let image = &mut captured.image;
-        for process in image.processes.iter().filter(|process| !process.is_zombie) {
-            let Some(tracked) = self.tracked.get_mut(&process.pid) else { continue };
-            let thread = frozen.thread_of(process.pid).expect("it is captured, so it has threads");
-            round.add(tracked.collect_frozen(thread, sink)?);
-            let eager = match later {
-                Later::Nothing => tracked.all_stale(),
-                Later::WhatCanBe => tracked.needed_at_once(process),
-            };
-            round.add(tracked.send(&eager, While::Frozen, sink)?);
-            let missing = tracked.all_stale();
-            if !missing.is_empty() {
-                image.missing.push(missing_image(tracked.shape.space, &missing));
+    /// How many pages there are to be sent now. Those of a process that was just forked are not
+    /// looked at closely: that many are there.
+    pub fn peek(&mut self) -> Result<Left, Error> {
+        let new = tree::walk(self.root)?.into_iter();
+        let new = new.filter(|process| !self.tracked.contains_key(&process.pid));
+        let new = new.filter(|process| !process.is_vforked());
+        let dirty_pages = new.map(|process| process.private_pages()).sum();
+        let mut left = Left { dirty_pages, ..Left::default() };
+        for tracked in self.tracked.values_mut() {
+            left.compared_pages += tracked.memory.compared_pages();
+            match tracked.birth {
+                Birth::Settled => left.dirty_pages += tracked.peek()?,
+                Birth::Undecided | Birth::HeldBack => {
+                    left.held_back_pages += tracked.memory.stale().pages();
+                }
             }
         }
-        Ok(round)
-    }
-
-    fn capture_descriptors(
-        &self,
-        frozen: &FrozenTree,
-    ) -> Result<descriptors::DescriptorsImage, Error> {
-        let pids: Vec<i32> = frozen
-            .processes()
-            .iter()
-            .filter(|process| !process.threads.is_empty())
-            .map(|process| process.process.pid)
-            .collect();
-        let mut table = descriptors::collect(&pids)?;
-        // A running tree's processes come and go and are left out; a frozen one's are all there.
-        if let Some(&pid) = pids.iter().find(|&&pid| table.pids().all(|found| found != pid)) {
-            let object = Object::Process { pid };
-            return Err(Error::invalid("capture the descriptors of", object, "it has ended"));
-        }
-        for ((device, inode), space) in self.objects.spaces() {
-            table.set_space(device, inode, space);
-        }
-        descriptors::capture(&table, &self.rules)
+        Ok(left)
     }
 
     /// The numbers of the address spaces, and whose they are: (space, pid).
@@ -266,33 +255,18 @@ impl Source {
     }
 }
 
+fn collect_running(root: i32) -> Result<Table, Error> {
+    let processes = tree::walk(root)?;
+    let alive = processes.iter().filter(|process| process.life != Life::Zombie);
+    descriptors::collect(&alive.map(|process| process.pid).collect::<Vec<_>>())
+}
+
 /// A process that ended in the middle of a round has no pages; the next layout is without it.
 fn unless_gone(round: Result<Round, Error>) -> Result<Round, Error> {
     match round {
         Err(error) if error.is_gone() => Ok(Round::default()),
         other => other,
     }
-}
-
-/// The shape of a tree that is only looked at: nothing is tracked, nothing is stopped.
-pub(crate) fn outline(processes: &[Process]) -> Result<Layout, Error> {
-    let (mut objects, mut spaces) = (Objects::default(), Spaces::default());
-    let mut identities = Identities::default();
-    let mut layouts = Vec::with_capacity(processes.len());
-    for process in processes {
-        if process.life == Life::Zombie {
-            layouts.push(shape::ids(process));
-            continue;
-        }
-        let mut shape = Shape::of(process, spaces.next());
-        match shape.layout(process, &mut objects, &mut spaces, &mut identities) {
-            Ok(layout) => layouts.push(layout),
-            Err(error) if error.is_gone() && !layouts.is_empty() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    retain_connected(&mut layouts);
-    Ok(Layout { processes: layouts, shared: objects.images()?, vdso: Vec::new() })
 }
 
 fn method() -> Result<Method, Error> {
@@ -313,34 +287,10 @@ fn retain_connected(layouts: &mut Vec<ProcessLayout>) {
     });
 }
 
-fn missing_image(space: u32, missing: &PageSet) -> MissingPages {
-    MissingPages { space, runs: missing.runs().flat_map(|run| [run.address, run.pages]).collect() }
-}
-
 impl Round {
     fn add(&mut self, other: Self) {
         self.data_pages += other.data_pages;
         self.zero_pages += other.zero_pages;
         self.dropped_pages += other.dropped_pages;
-    }
-}
-
-/// How long each step took.
-#[derive(Debug)]
-pub(crate) struct Stopwatch {
-    since: Instant,
-    pub(crate) laps: Vec<(&'static str, Duration)>,
-}
-
-impl Default for Stopwatch {
-    fn default() -> Self {
-        Self { since: Instant::now(), laps: Vec::new() }
-    }
-}
-
-impl Stopwatch {
-    pub(crate) fn lap(&mut self, step: &'static str) {
-        self.laps.push((step, self.since.elapsed()));
-        self.since = Instant::now();
     }
 }

@@ -2,9 +2,11 @@
 //! its threads and its mappings in place, before the source stands still.
 
 mod arena;
+pub(crate) mod check;
 mod cradle;
 mod family;
 mod layout;
+mod leaving;
 mod shared_memory;
 mod threads;
 pub(crate) mod vdso;
@@ -13,18 +15,25 @@ use crate::args;
 use crate::batch::{Answers, Batch};
 use crate::clocks::Clocks;
 use crate::error::{Error, Object, OnObject as _};
+use crate::failure_point;
 use crate::image::{Layout, ProcessLayout};
 use crate::memory::fill::Filler;
 use crate::memory::mapping_image::{BackingImage, MappingImage};
 use crate::memory::{PageSet, Run};
+use crate::network::namespace::{self, Made, Namespace};
+use crate::network::{self, Lock};
 use crate::puppet::{Puppet, Steered, free_address};
 use crate::sys;
 use crate::tracee::Stopped;
 use cradle::Cradle;
+pub(crate) use family::session_needed;
+pub(crate) use layout::kept_by_fork;
 use shared_memory::SharedMemories;
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd as _;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+pub(crate) use shared_memory::fetch;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A process that is being built. It is stopped, and dies with us until somebody decided.
 #[derive(Debug)]
@@ -118,22 +127,41 @@ pub struct Stage {
     pub(crate) layout: Layout,
     /// Writes pages into the stubs, from any thread.
     filler: Arc<RwLock<Filler>>,
+    /// Addresses that come with the tree, when it has the right to run.
+    pub(crate) coming: Vec<IpAddr>,
+    /// Keeps its connections silent until then. Made now, because that takes milliseconds.
+    pub(crate) lock: Option<Lock>,
+    /// The network namespace that the stubs are in, when it is their own.
+    pub(crate) network: Option<Made>,
 }
 
 impl Stage {
     /// Builds the shell of `layout`. `offsets`: what to add to this host's clocks to get the
-    /// tree's.
-    pub fn begin(layout: &Layout, offsets: Clocks) -> Result<Self, Error> {
+    /// tree's. `cgroup`: a directory of cgroup v2 in which the tree is born.
+    pub fn begin(
+        layout: &Layout,
+        offsets: Clocks,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Error> {
+        // Before anything is made, and before its addresses are calculated with.
+        check::check(layout)?;
         let arena_at = arena_address(layout)?;
         let root = layout.processes.first().ok_or_else(|| invalid("it has no process"))?;
         // The session of a root that does not lead one must have existed: the cradle leads it.
         let leader = (root.sid != root.pid && root.sid != 0).then_some(root.sid);
-        let cradle = Cradle::make(leader, arena_at, offsets)?;
+        let network = layout.network.as_ref().map(Made::make).transpose()?;
+        // Its descendants are where it is born.
+        let inside = namespace::enter(network.as_ref().map(Made::namespace))?;
+        let cradle = Cradle::make(leader, arena_at, offsets, cgroup)?;
+        drop(inside);
         let mut stage = Self {
             stubs: BTreeMap::new(),
             shared: SharedMemories::default(),
             layout: Layout::default(),
             filler: Arc::default(),
+            coming: network::ips(&layout.addresses)?,
+            lock: layout.has_connections.then(Lock::open).transpose()?,
+            network,
         };
         let built = stage.build(layout, Some(&cradle));
         // The root's parent is init from here on, or a subreaper. This takes milliseconds, so it
@@ -145,26 +173,51 @@ impl Stage {
 
     /// Changes the shell to a newer layout; what stays keeps the pages that were filled in.
     pub fn apply(&mut self, layout: &Layout) -> Result<(), Error> {
+        if layout.network != self.layout.network {
+            return Err(invalid("its network namespace is another one now"));
+        }
         self.build(layout, None)
     }
 
     fn build(&mut self, layout: &Layout, cradle: Option<&Cradle>) -> Result<(), Error> {
-        check(layout)?;
+        check::check(layout)?;
         self.remove_all_but(layout)?;
-        family::complete(&layout.processes, cradle, &mut self.stubs)?;
         self.shared.complete(&layout.shared)?;
-        for process in &layout.processes {
-            let stub = self.stubs.get_mut(&process.pid).expect("made by family::complete");
-            if !process.is_zombie {
-                let lost = layout::apply(stub, &process.mappings, &mut self.shared)?;
-                forget(&self.filler, stub.space, &lost)?;
-                vdso::apply(stub, &process.mappings, &layout.vdso)?;
-                stub.make_room_for_descriptors(process.descriptors_end)?;
-                threads::apply(stub, &process.tids)?;
-            }
-        }
+        let is_there = |process: &&ProcessLayout| self.stubs.contains_key(&process.pid);
+        let (present, new): (Vec<_>, Vec<_>) = layout.processes.iter().partition(is_there);
+        // First what is there: of what is new, some begins as a fork of it.
+        present.into_iter().try_for_each(|process| self.shape(process, &layout.vdso))?;
+        family::complete(&layout.processes, cradle, &mut self.stubs)?;
+        failure_point::pass("destination.stage-stubs", "after")?;
+        self.open_forks(&new)?;
+        new.into_iter().try_for_each(|process| self.shape(process, &layout.vdso))?;
         self.layout = layout.clone();
         self.open_spaces()
+    }
+
+    /// Gives a stub the mappings and threads that its process has.
+    fn shape(&mut self, process: &ProcessLayout, vdso: &[u8]) -> Result<(), Error> {
+        if process.is_zombie {
+            return Ok(());
+        }
+        let stub = self.stubs.get_mut(&process.pid).expect("found, or made by family::complete");
+        let lost = layout::apply(stub, &process.mappings, &mut self.shared)?;
+        forget(&self.filler, stub.space, &lost)?;
+        vdso::apply(stub, &process.mappings, vdso)?;
+        stub.make_room_for_descriptors(process.descriptors_end)?;
+        threads::apply(stub, &process.tids)
+    }
+
+    /// Makes the spaces that began as forks known to the filler, with all that is in them.
+    fn open_forks(&self, new: &[&ProcessLayout]) -> Result<(), Error> {
+        for process in new.iter().filter(|process| process.forked_from != 0) {
+            write_filler(&self.filler).add_fork(process.space, process.pid, process.forked_from)?;
+            let parent = &self.stubs[&process.ppid].mappings;
+            let emptied = parent.iter().filter(|mapping| layout::is_emptied_by_fork(mapping));
+            let emptied: Vec<_> = emptied.map(|mapping| (mapping.start, mapping.end)).collect();
+            forget(&self.filler, process.space, &emptied)?;
+        }
+        Ok(())
     }
 
     /// What fills the stubs with pages; it may be shared between threads.
@@ -192,32 +245,13 @@ impl Stage {
         Ok(())
     }
 
-    fn remove_all_but(&mut self, layout: &Layout) -> Result<(), Error> {
-        let wanted: BTreeMap<i32, &ProcessLayout> =
-            layout.processes.iter().map(|process| (process.pid, process)).collect();
-        let unwanted: Vec<i32> = self
-            .stubs
-            .values()
-            // An id that was given to another process meanwhile has another space.
-            .filter(|stub| wanted.get(&stub.pid).is_none_or(|p| p.space != stub.space))
-            .map(|stub| stub.pid)
-            .collect();
-        // Children before parents, so that each is waited for by the parent it was born to.
-        for pid in unwanted.into_iter().rev() {
-            let parent = self.layout.process(pid).map(|process| process.ppid);
-            if let Some(stub) = self.stubs.remove(&pid) {
-                write_filler(&self.filler).remove(stub.space);
-                stub.end();
-            }
-            if let Some(parent) = parent.and_then(|parent| self.stubs.get(&parent)) {
-                parent.wait_for_child(pid)?;
-            }
-        }
-        Ok(())
-    }
-
     pub fn pids(&self) -> Vec<i32> {
         self.stubs.keys().copied().collect()
+    }
+
+    /// The one that its sockets are to be in; `None` is ours.
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        self.network.as_ref().map(Made::namespace)
     }
 
     /// Gives the shell up: every stub is killed.
@@ -239,6 +273,10 @@ fn write_filler(filler: &RwLock<Filler>) -> RwLockWriteGuard<'_, Filler> {
     filler.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn read_filler(filler: &RwLock<Filler>) -> RwLockReadGuard<'_, Filler> {
+    filler.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// SIGKILL by pidfd. That a process is gone already is what was wanted.
 pub(crate) fn kill(pid: i32) {
     if let Ok(process) = sys::process::pidfd_open(pid) {
@@ -248,7 +286,7 @@ pub(crate) fn kill(pid: i32) {
 
 /// Tells the filler which pages are not there any more.
 fn forget(filler: &RwLock<Filler>, space: u32, lost: &[(u64, u64)]) -> Result<(), Error> {
-    let filler = filler.read().unwrap_or_else(PoisonError::into_inner);
+    let filler = read_filler(filler);
     if !filler.has(space) {
         return Ok(());
     }
@@ -274,30 +312,6 @@ fn arena_address(layout: &Layout) -> Result<u64, Error> {
         .flat_map(|process| process.mappings.iter().map(|mapping| (mapping.start, mapping.end)))
         .collect();
     free_address(&taken).ok_or_else(|| invalid("its mappings leave no room for ours"))
-}
-
-/// What must hold of a layout before anything is built from it.
-fn check(layout: &Layout) -> Result<(), Error> {
-    let mut ids = BTreeSet::new();
-    let mut pids = BTreeSet::new();
-    let mut spaces = BTreeSet::new();
-    for process in &layout.processes {
-        if pids.is_empty() == pids.contains(&process.ppid) {
-            return Err(invalid("a process comes before its parent, or has none"));
-        }
-        pids.insert(process.pid);
-        if !process.is_zombie && !spaces.insert(process.space) {
-            return Err(invalid("two address spaces have one number"));
-        }
-        let mut tids = process.tids.iter().filter(|&&tid| tid != process.pid);
-        if process.pid < 2 || !ids.insert(process.pid) || !tids.all(|&t| t > 1 && ids.insert(t)) {
-            return Err(invalid("a process or thread id stands in it twice"));
-        }
-    }
-    match layout.shared.iter().all(|shared| spaces.insert(shared.space)) {
-        true => Ok(()),
-        false => Err(invalid("two address spaces have one number")),
-    }
 }
 
 fn invalid(why: &str) -> Error {

@@ -4,13 +4,19 @@ use crate::error::{Error, Object, OnObject as _};
 use crate::freeze::signal_number;
 use crate::sys::process::thread_signal;
 use crate::sys::ptrace::{self, Event, PTRACE_EVENT_STOP, RseqConfiguration, SIGINFO_BYTES};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-/// How long one thread may take to stop; the others of its tree stand still meanwhile.
-const STOP_WAIT: Duration = Duration::from_secs(1);
+/// How long one thread of a program may take to stop; the others of its tree stand still meanwhile.
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(1);
+/// How long its tree may stand still for a thread that the kernel keeps asleep.
+const DEEP_SLEEP_WAIT: Duration = Duration::from_millis(20);
+/// How long a thread that we steer may take for one call, or for one batch of them: a tree may be
+/// standing still meanwhile. The longest that we make are waiting for a child of ours to die, and
+/// unmapping gigabytes, which is a matter of a second.
+pub(crate) const CALL_WAIT: Duration = Duration::from_secs(10);
 const SPIN_WAIT: Duration = Duration::from_millis(1);
 const POLL_PAUSE: Duration = Duration::from_micros(100);
 
@@ -46,7 +52,18 @@ pub struct Stopped {
     is_group_stopped: bool,
     /// Signals that came while we steered it and that cannot be blocked; sent again at release.
     held_back: RefCell<Vec<i32>>,
+    /// What it blocks by itself, while all signals wait for one that is being taken away.
+    own_mask: Cell<Option<u64>>,
     thread: OnTracerThread,
+}
+
+/// What became of a thread that was asked to stop.
+#[derive(Debug)]
+pub(crate) enum Stopping {
+    Stopped(Stopped),
+    Gone,
+    /// It will stop when it wakes.
+    NotYet(Running),
 }
 
 /// Death is a value: threads come and go while we look.
@@ -90,53 +107,86 @@ impl Running {
         let _ = ptrace::interrupt(self.tid);
     }
 
-    ///
     /// A thread in a sleep that nothing ends (a hung file system, a long vfork(2)) does not stop,
-    /// and others must not stand still for it: that is an error after [`STOP_WAIT`]. It stays
+    /// and others must not stand still for it: that is an error after `patience`. It stays
     /// attached, running, until this thread of ours ends.
-    pub fn wait_stopped(self) -> Result<Outcome<Stopped>, Error> {
+    pub fn wait_stopped(self, patience: Duration) -> Result<Outcome<Stopped>, Error> {
+        match self.wait_while(|waited, _| waited < patience)? {
+            Stopping::Stopped(stopped) => Ok(Outcome::Alive(stopped)),
+            Stopping::Gone => Ok(Outcome::Gone),
+            Stopping::NotYet(running) => Err(running.sleeps_too_deep()),
+        }
+    }
+
+    /// Waits no longer than others of its tree can stand still for one that writes to a slow disk.
+    pub(crate) fn wait_briefly(self) -> Result<Stopping, Error> {
+        self.wait_while(|waited, thread| {
+            waited < DEEP_SLEEP_WAIT || (waited < STOP_WAIT && !thread.is_in_deep_sleep())
+        })
+    }
+
+    pub(crate) fn wait_until(self, end: Instant) -> Result<Stopping, Error> {
+        self.wait_while(|_, _| Instant::now() < end)
+    }
+
+    fn wait_while(self, goes_on: impl Fn(Duration, &Self) -> bool) -> Result<Stopping, Error> {
         let object = || Object::Thread { pid: self.pid, tid: self.tid };
-        let end = Instant::now() + STOP_WAIT;
+        let began = Instant::now();
         let is_group_stopped = loop {
-            match self.next_event(end).on("stop", object)? {
-                Event::Ptrace(PTRACE_EVENT_STOP) => break false,
-                Event::GroupStop(_) => break true,
-                Event::Gone => return Ok(Outcome::Gone),
-                Event::Signal(signal) => {
+            match self.next_event(began, &goes_on).on("stop", object)? {
+                None => return Ok(Stopping::NotYet(self)),
+                Some(Event::Ptrace(PTRACE_EVENT_STOP)) => break false,
+                Some(Event::GroupStop(_)) => break true,
+                Some(Event::Gone) => return Ok(Stopping::Gone),
+                Some(Event::Signal(signal)) => {
                     // Stopped on its way to a signal. Let it be delivered: the interrupt is
                     // still pending and stops it before the handler's first instruction.
                     ptrace::cont(self.tid, signal).on("continue", object)?;
                 }
-                Event::Ptrace(_) | Event::Syscall => {
+                Some(Event::Ptrace(_) | Event::Syscall) => {
                     ptrace::cont(self.tid, 0).on("continue", object)?;
                 }
             }
         };
         let stopped = Stopped::new(self.pid, self.tid);
-        Ok(Outcome::Alive(Stopped { is_group_stopped, ..stopped }))
+        Ok(Stopping::Stopped(Stopped { is_group_stopped, ..stopped }))
     }
 
     /// Threads stop within microseconds, so at first this only lets others run.
-    fn next_event(&self, end: Instant) -> io::Result<Event> {
+    fn next_event(
+        &self,
+        began: Instant,
+        goes_on: impl Fn(Duration, &Self) -> bool,
+    ) -> io::Result<Option<Event>> {
         let patience = Instant::now() + SPIN_WAIT;
         loop {
             if let Some(event) = ptrace::poll(self.tid)? {
-                return Ok(event);
+                return Ok(Some(event));
             }
             match Instant::now() {
                 now if now < patience => std::thread::yield_now(),
-                now if now < end => std::thread::sleep(POLL_PAUSE),
-                _ => {
-                    let why = "it is in a sleep that cannot be interrupted";
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-                }
+                now if goes_on(now - began, self) => std::thread::sleep(POLL_PAUSE),
+                _ => return Ok(None),
             }
         }
     }
 
-    pub fn stop(self) -> Result<Outcome<Stopped>, Error> {
+    /// proc(5): the state that a thread is in while the kernel does for it what it will not break off.
+    fn is_in_deep_sleep(&self) -> bool {
+        let stat = std::fs::read(format!("/proc/{}/task/{}/stat", self.pid, self.tid));
+        let after_name = |stat: &[u8]| stat.iter().rposition(|&byte| byte == b')');
+        stat.is_ok_and(|stat| after_name(&stat).is_some_and(|at| stat.get(at + 2) == Some(&b'D')))
+    }
+
+    pub(crate) fn sleeps_too_deep(&self) -> Error {
+        let why = "it is in a sleep that cannot be interrupted";
+        let object = Object::Thread { pid: self.pid, tid: self.tid };
+        Error::new("stop", object, io::Error::new(io::ErrorKind::TimedOut, why))
+    }
+
+    pub fn stop(self, patience: Duration) -> Result<Outcome<Stopped>, Error> {
         self.interrupt();
-        self.wait_stopped()
+        self.wait_stopped(patience)
     }
 }
 
@@ -147,6 +197,7 @@ impl Stopped {
             tid,
             is_group_stopped: false,
             held_back: RefCell::default(),
+            own_mask: Cell::default(),
             thread: PhantomData,
         }
     }
@@ -154,7 +205,7 @@ impl Stopped {
     /// A child or thread that was born traced (CLONE_PTRACE): waits for its birth stop.
     pub(crate) fn born(pid: i32, tid: i32) -> Result<Self, Error> {
         let object = || Object::Thread { pid, tid };
-        match ptrace::wait(tid).on("wait for", object)? {
+        match ptrace::wait_within(tid, STOP_WAIT).on("wait for", object)? {
             Event::Ptrace(PTRACE_EVENT_STOP) => Ok(Self::new(pid, tid)),
             other => Err(Error::invalid(
                 "wait for the birth of",
@@ -225,14 +276,20 @@ impl Stopped {
     }
 
     /// Runs until it stops as wanted; stray signals and group stops on the way do not count.
+    ///
+    /// After `limit` it is stopped where it is, and the error is `TimedOut`: whoever steers it puts
+    /// its registers back, and the call that did not end is no more.
     pub(crate) fn run_to(
         &self,
         resume: fn(i32) -> io::Result<()>,
-        wanted: fn(Event) -> bool,
+        wanted: impl Fn(Event) -> bool,
+        limit: Duration,
     ) -> Result<(), Error> {
+        let end = Instant::now() + limit;
         loop {
             resume(self.tid).on("continue", || self.object())?;
-            match ptrace::wait(self.tid).on("wait for", || self.object())? {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.next_within(left).on("wait for", || self.object())? {
                 event if wanted(event) => return Ok(()),
                 Event::Gone => {
                     return Err(io::Error::from_raw_os_error(libc::ESRCH))
@@ -245,47 +302,89 @@ impl Stopped {
                         format!("it stopped with signal {signal}"),
                     ));
                 }
-                // SIGSTOP and SIGKILL cannot be blocked. A SIGSTOP from outside is sent again.
+                // A SIGSTOP from outside, which cannot be blocked, or the signal that is left
+                // unblocked for the end of a batch: it is sent again.
                 Event::Signal(signal) => self.held_back.borrow_mut().push(signal),
                 Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
             }
         }
     }
 
+    fn next_within(&self, limit: Duration) -> io::Result<Event> {
+        let waited = ptrace::wait_within(self.tid, limit);
+        if waited.as_ref().is_err_and(is_timeout) {
+            ptrace::interrupt(self.tid)?;
+            // In a sleep that nothing interrupts it stays as it is, and so does the error.
+            ptrace::wait_within(self.tid, STOP_WAIT)?;
+        }
+        waited
+    }
+
     pub fn release(self) -> Result<(), Error> {
-        self.release_with(0)
+        self.let_go(0)
     }
 
     /// Detaches after taking this signal, which waits for its process and cannot be blocked, away
     /// from it. Every other signal waits meanwhile: the kernel delivers low numbers first, and to
     /// detach with one of those would leave this one behind.
     pub(crate) fn release_without(self, signal: i32) -> Result<(), Error> {
-        // A SIGCONT from outside has taken it away already, and then it would never come.
-        let waits = |info: &[u8; SIGINFO_BYTES]| signal_number(info) == signal;
-        if !self.queued_signals(true)?.iter().any(waits) {
-            return self.release();
-        }
-        let mask = self.signal_mask()?;
-        self.set_signal_mask(!0)?;
-        loop {
-            ptrace::cont(self.tid, 0).on("continue", || self.object())?;
-            match ptrace::wait(self.tid).on("wait for", || self.object())? {
-                Event::Signal(found) if found == signal => break,
-                Event::Gone => return Ok(()),
-                Event::Signal(_) | Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
-            }
-        }
-        self.set_signal_mask(mask)?;
-        self.release()
+        self.let_go_without(signal)
     }
 
     /// Detaches and delivers this signal; 0 also swallows the signal it is stopped for.
     pub fn release_with(self, signal: i32) -> Result<(), Error> {
-        for &signal in self.held_back.borrow().iter() {
+        self.let_go(signal)
+    }
+
+    /// [`Self::release_without`] for who keeps the thread if it fails, and tries again.
+    pub(crate) fn let_go_without(&self, signal: i32) -> Result<(), Error> {
+        // A SIGCONT from outside has taken it away already, and then it would never come.
+        let waits = |info: &[u8; SIGINFO_BYTES]| signal_number(info) == signal;
+        if self.queued_signals(true)?.iter().any(waits) {
+            self.take_away(signal)?;
+        }
+        if let Some(mask) = self.own_mask.get() {
+            self.set_signal_mask(mask)?;
+            self.own_mask.set(None);
+        }
+        self.let_go(0)
+    }
+
+    /// [`Self::release_with`] for who keeps the thread if it fails, and tries again.
+    pub(crate) fn let_go(&self, signal: i32) -> Result<(), Error> {
+        for signal in self.held_back.take() {
             // It can only fail for a thread that is gone, and then detaching says so.
             let _ = thread_signal(self.pid, self.tid, signal);
         }
         ptrace::detach(self.tid, signal).on("release", || self.object())
+    }
+
+    fn take_away(&self, signal: i32) -> Result<(), Error> {
+        let mask = self.own_mask.get().map_or_else(|| self.signal_mask(), Ok)?;
+        self.own_mask.set(Some(mask));
+        self.set_signal_mask(!0)?;
+        loop {
+            ptrace::cont(self.tid, 0).on("continue", || self.object())?;
+            match ptrace::wait_within(self.tid, STOP_WAIT).on("wait for", || self.object())? {
+                Event::Signal(found) if found == signal => return Ok(()),
+                Event::Gone => {
+                    let gone = io::Error::from_raw_os_error(libc::ESRCH);
+                    return Err(gone).on("release", || self.object());
+                }
+                Event::Signal(_) | Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
+            }
+        }
+    }
+
+    /// `result` of something that was done with it. When it has been killed nothing can be done any
+    /// more, and nothing has to. ptrace(2) says ESRCH then: only SIGKILL wakes a thread that we
+    /// hold, and the thread runs for a moment before its state says that it has ended.
+    pub(crate) fn unless_killed(&self, result: Result<(), Error>) -> Result<(), Error> {
+        result.or_else(|error| match error.source.raw_os_error() {
+            Some(libc::ESRCH) => Ok(()),
+            _ if is_ending(self.pid, self.tid) => Ok(()),
+            _ => Err(error),
+        })
     }
 }
 
@@ -296,6 +395,10 @@ fn is_ending(pid: i32, tid: i32) -> bool {
     })
 }
 
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}
+
 fn is_fault(signal: i32) -> bool {
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGSYS].contains(&signal)
 }
@@ -303,20 +406,40 @@ fn is_fault(signal: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use crate::asleep::Asleep;
+
+    #[test]
+    fn what_was_killed_a_moment_ago_needs_nothing() {
+        for _ in 0..50 {
+            let mut child = Asleep::start();
+            let pid = child.pid();
+            let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs).unwrap()
+            else {
+                panic!("sleep is alive")
+            };
+            let Outcome::Alive(stopped) = running.stop(STOP_WAIT).unwrap() else {
+                panic!("sleep is alive")
+            };
+            child.child().kill().unwrap();
+            stopped.unless_killed(stopped.set_on_our_death(OnOurDeath::Dies)).unwrap();
+            stopped.unless_killed(stopped.let_go(0)).unwrap();
+            drop(stopped);
+            child.end();
+        }
+    }
 
     #[test]
     fn stops_and_releases_a_child() {
-        let mut child = Command::new("sleep").arg("5").spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
+        let child = Asleep::start();
+        let pid = child.pid();
         let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs).unwrap() else {
             panic!("sleep is alive")
         };
-        let Outcome::Alive(stopped) = running.stop().unwrap() else { panic!("sleep is alive") };
+        let Outcome::Alive(stopped) = running.stop(STOP_WAIT).unwrap() else {
+            panic!("sleep is alive")
+        };
         assert_ne!(stopped.registers().unwrap().rip, 0);
         stopped.release().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub struct Process {
     pub stat: Stat,
 }
 
+/// PF_FORKNOEXEC of the kernel's `sched.h`.
+const PF_FORKNOEXEC: u32 = 0x40;
+/// PF_EXITING of the kernel's `sched.h`: its memory, files and directories go one after the other.
+const PF_EXITING: u32 = 0x4;
 /// PF_KTHREAD of the kernel's `sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -42,6 +46,19 @@ impl Process {
     /// in a way that nothing but a kill ends.
     pub fn is_vforked(&self) -> bool {
         self.life != Life::Zombie && shares_memory(self.stat.ppid, self.pid)
+    }
+
+    /// It has not executed a program since it was forked, so its memory may be shared with others.
+    pub fn is_fork(&self) -> bool {
+        self.stat.flags & PF_FORKNOEXEC != 0
+    }
+
+    /// In memory, and no file's; 0 when it has ended. `statm` of proc_pid_statm(5).
+    pub fn private_pages(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();
+        let mut numbers = text.split_ascii_whitespace().skip(1).flat_map(str::parse::<u64>);
+        let (resident, shared) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        resident.saturating_sub(shared)
     }
 
     pub fn is_kernel_thread(&self) -> bool {
@@ -82,6 +99,21 @@ pub fn walk(root: i32) -> Result<Vec<Process>, Error> {
     Ok(processes)
 }
 
+/// Whether a thread runs on: it has not ended, and is not about to.
+pub fn is_alive(tid: i32) -> bool {
+    let ends = |stat: Stat| matches!(stat.state, 'Z' | 'X') || stat.flags & PF_EXITING != 0;
+    stat(tid).is_ok_and(|stat| !ends(stat))
+}
+
+/// Every process that /proc shows, in no order.
+pub fn every_pid() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(number));
+    }
+    Ok(pids)
+}
+
 /// The thread ids of a process, its own first; none when it has ended.
 pub fn threads(pid: i32) -> Result<Vec<i32>, Error> {
     let entries = match fs::read_dir(format!("/proc/{pid}/task")) {
@@ -118,37 +150,41 @@ fn gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::asleep::Asleep;
+    use std::os::unix::process::CommandExt as _;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn finds_grandchildren_and_parents_come_first() {
-        let mut shell = Command::new("sh")
-            .args(["-c", "sh -c 'sleep 30 & wait' & wait"])
-            .stdout(Stdio::null())
-            .process_group_zero()
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        let root = i32::try_from(shell.id()).unwrap();
-        let tree = walk(root).unwrap();
-        assert_eq!(tree.len(), 3);
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "sh -c 'sleep 30 & wait' & wait"]).process_group(0);
+        let shell = Asleep::run(outer.stdout(Stdio::null()));
+        let root = shell.pid();
+        let end = Instant::now() + Duration::from_secs(10);
+        let tree = loop {
+            let tree = walk(root).unwrap();
+            if tree.len() == 3 {
+                break tree;
+            }
+            assert!(Instant::now() < end, "the inner shell starts its child");
+            std::thread::sleep(Duration::from_millis(5));
+        };
         assert_eq!(tree[0].pid, root);
         assert_eq!(tree[1].stat.ppid, root);
         assert_eq!(tree[2].stat.ppid, tree[1].pid);
-        for process in tree.iter().rev() {
+        // Parents first: one that has lost its child would end by itself.
+        for process in &tree {
             let pid = nix::unistd::Pid::from_raw(process.pid);
             nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
         }
-        shell.wait().unwrap();
     }
 
-    trait ProcessGroupZero {
-        fn process_group_zero(&mut self) -> &mut Self;
-    }
-    impl ProcessGroupZero for Command {
-        fn process_group_zero(&mut self) -> &mut Self {
-            std::os::unix::process::CommandExt::process_group(self, 0)
-        }
+    #[test]
+    fn the_private_pages_of_a_living_process_are_some_and_of_a_dead_one_none() {
+        let us = Process::read(std::process::id().cast_signed()).unwrap();
+        assert!(us.private_pages() > 0);
+        assert_eq!(Process { pid: i32::MAX, ..us }.private_pages(), 0);
     }
 
     #[test]

@@ -346,7 +346,11 @@ fn failure(phase: Phase, action: &str, object: &str) -> Failure {
 }
 
 fn abort(failure: Failure) -> Message {
-    Message::Abort(Abort { failure })
+    Message::Abort(Abort { failure, is_lost: false })
+}
+
+fn lost(failure: Failure) -> Message {
+    Message::Abort(Abort { failure, is_lost: true })
 }
 
 fn decided(id: MigrationId, outcome: Outcome, resumed_after_ns: u64) -> Message {

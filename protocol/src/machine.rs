@@ -33,6 +33,11 @@ impl<A> Outbox<A> {
         self.todo.pop_front()
     }
 
+    /// What is wanted and was not popped yet, in its order.
+    pub fn iter(&self) -> impl Iterator<Item = &Todo<A>> {
+        self.todo.iter()
+    }
+
     pub(crate) fn send(&mut self, message: Message) {
         self.todo.push_back(Todo::Send(message));
     }

@@ -276,6 +276,9 @@ pub struct Done {}
 pub struct Abort {
     #[prost(message, required, tag = "1")]
     pub failure: Failure,
+    /// From a destination: the tree ran there and is no more, which nothing changes.
+    #[prost(bool, tag = "2")]
+    pub is_lost: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

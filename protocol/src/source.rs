@@ -58,11 +58,15 @@ pub enum Action {
     /// Describe the tree's layout, and compute the clock offsets from the destination's clocks.
     /// → `Described`
     Describe { destination: Accept },
-    /// After a pause, scan the mappings. → `RoundOpened`
-    OpenRound { round: u32, after: Duration, predicted_ns: Option<u64> },
-    /// Send every page that was written since the round before; of round 0, every page. Each bulk
-    /// stream ends its part with the end record of this round. → `RoundCopied`
+    /// After a pause, scan the mappings. Of the last round that is allowed nothing may be held
+    /// back. → `RoundOpened`
+    OpenRound { round: u32, after: Duration, is_last: bool, predicted_ns: Option<u64> },
+    /// Send every page that was written since the round before; of round 0, every page that is not
+    /// held back. Each bulk stream ends its part with the end record of this round. → `RoundCopied`
     CopyRound { round: u32 },
+    /// Send only what cannot follow lazily, and tell the destination to forget all else that was
+    /// written, of which the machine has no further use there. As a round. → `RoundCopied`
+    Withdraw { round: u32 },
     /// Count what is dirty now, without clearing it. → `Measured`
     Measure,
     /// Stop every thread and scan the mappings for the last time. → `Frozen`
@@ -136,6 +140,9 @@ pub enum Input {
     /// `round_ns` is the time since the round was opened.
     Measured {
         dirty_pages: u64,
+        held_back_pages: u64,
+        /// Pages whose content has to be compared in the freeze.
+        compared_pages: u64,
         round_ns: u64,
     },
     Frozen {
@@ -228,7 +235,7 @@ impl State {
             Entry::Opened => {
                 let failure = failure(Phase::Rounds, "finish", "the migration")
                     .because("the agent was restarted in the middle of it");
-                Thawing::start(Why::Failed(failure), out)
+                Thawing::recover(id, Why::Failed(failure), out)
             }
             Entry::Surrendered => InDoubt::start(id, Link::Down, out),
             Entry::RunsThere => InDoubt::recover_running(id, out),
@@ -322,11 +329,12 @@ impl State {
     }
 
     /// Whatever still comes in has been overtaken by events, except for one thing: a destination
-    /// that claims to run what it was never given has broken the only rule that counts.
+    /// that claims to run what it was never given has broken the only rule that counts. When the
+    /// tree went with this host's kernel, so may have the line that says that it was given.
     fn at_rest(self, input: Input) -> Result<Self, Fault<Self>> {
         let runs_there = matches!(&input, Input::Message(Message::Decided(d))
             if d.outcome() == Outcome::Running);
-        if runs_there && !matches!(self, Self::Moved) {
+        if runs_there && !matches!(self, Self::Moved | Self::Gone(_)) {
             return Err(self.fault(&input));
         }
         Ok(self)
@@ -376,7 +384,7 @@ fn failure(phase: Phase, action: &str, object: &str) -> Failure {
 }
 
 fn abort(failure: Failure) -> Message {
-    Message::Abort(Abort { failure })
+    Message::Abort(Abort { failure, is_lost: false })
 }
 
 fn round_number(rounds: usize) -> u32 {

@@ -141,7 +141,7 @@ fn whatever_ends_it_before_the_decision_decides_to_discard() {
             lost(),
             failed(Doing::Build),
             Input::TimedOut,
-            Input::Message(Message::Abort(Abort { failure: Failure::default() })),
+            Input::Message(Message::Abort(Abort { failure: Failure::default(), is_lost: false })),
             Input::Message(inquire()),
         ] {
             let mut destination = after(steps);
@@ -302,4 +302,16 @@ fn it_is_ready_only_when_pages_and_image_are_both_done() {
 fn an_image_without_pages_before_it_is_refused() {
     let image = Input::Message(Message::Image(Image::default()));
     assert!(after(6).state().clone().handle(image, &mut Outbox::new()).is_err());
+}
+
+/// It may not wait for an offer that it could not read.
+#[test]
+fn a_source_of_another_version_is_told_ours_and_declined() {
+    let mut destination = Destination::listen();
+    let theirs = Hello { protocol_min: 7, protocol_max: 9, ..Hello::default() };
+    destination.told(Message::Hello(theirs));
+    assert_eq!(destination.todo(), [Todo::Send(Message::Hello(Hello::default()))]);
+    assert_eq!(destination.state().name(), "Declined");
+    destination.told(Message::Offer(Offer { migration: ID, ..Offer::default() }));
+    assert_eq!(destination.todo(), []);
 }

@@ -116,7 +116,14 @@ fn messages() -> Vec<(Message, &'static str)> {
             "8a0106080110021803",
         ),
         (Message::Done(Done {}), "920100"),
-        (Message::Abort(Abort { failure: failure() }), "9a01110a0f080210031a016f220161280c320163"),
+        (
+            Message::Abort(Abort { failure: failure(), is_lost: false }),
+            "9a01110a0f080210031a016f220161280c320163",
+        ),
+        (
+            Message::Abort(Abort { failure: failure(), is_lost: true }),
+            "9a01130a0f080210031a016f220161280c3201631001",
+        ),
         (Message::More(More { part: bytes(), more }), "a201050a01ab1001"),
     ]
 }

@@ -95,7 +95,12 @@ fn road() -> Vec<Input> {
         Input::RoundOpened { layout: Bytes::new() },
         Input::RoundCopied(Tally { pages: 9, ..Tally::default() }),
         stored(0),
-        Input::Measured { dirty_pages: 0, round_ns: 1_000_000 },
+        Input::Measured {
+            dirty_pages: 0,
+            held_back_pages: 0,
+            compared_pages: 0,
+            round_ns: 1_000_000,
+        },
         Input::Frozen { layout: Bytes::new() },
         Input::RoundCopied(Tally::default()),
         Input::Captured { image: Bytes::new() },
@@ -261,13 +266,28 @@ fn a_destination_that_forgot_what_it_ran_does_not_bring_the_tree_back() {
     }
 }
 
+/// Also where nobody here has heard that it ran.
+#[test]
+fn what_was_lost_there_has_run_there_and_comes_back_by_an_operator_only() {
+    let mut source = after(road().len());
+    source.told(Message::Abort(Abort { failure: Failure::default(), is_lost: true }));
+    source.told(decided(Outcome::Discarded));
+    assert!(
+        matches!(source.state(), State::InDoubt(doubt) if doubt.ran_there() && doubt.is_lost())
+    );
+    assert!(!source.todo().contains(&Todo::Do(Action::Thaw)));
+    source.feed(Input::Vouched(Outcome::Discarded));
+    assert_eq!(source.todo(), [Todo::Do(Action::Thaw)]);
+}
+
 #[test]
 fn an_explanation_is_not_a_decision() {
     let mut source = after(road().len());
     let failure = Failure { action: "sleep".into(), ..Failure::default() };
-    source.told(Message::Abort(Abort { failure: failure.clone() }));
+    source.told(Message::Abort(Abort { failure: failure.clone(), is_lost: false }));
     let State::InDoubt(doubt) = source.state() else { panic!("not in doubt") };
     assert_eq!(doubt.doubt, Some(failure));
+    assert!(!doubt.is_lost(), "it may run there again by itself");
     assert_eq!(source.todo(), []);
 }
 
@@ -292,6 +312,25 @@ fn a_tree_that_cannot_be_thawed_waits_for_an_operator() {
     source.feed(fails()).feed(fails()).feed(fails());
     assert!(matches!(source.state(), State::Stuck(_)));
     source.feed(Input::Retry).feed(Input::Thawed);
+    assert!(matches!(source.state(), State::Kept(Why::Failed(_))));
+}
+
+#[test]
+fn after_a_restart_it_runs_at_once_and_the_destination_is_asked_to_discard() {
+    let mut source = Source::recover(Entry::Opened);
+    assert_eq!(source.todo(), [Todo::Do(Action::Thaw), Todo::Do(Action::Reconnect)]);
+    source.feed(Input::Reconnected);
+    assert_eq!(source.todo(), [Todo::Send(Message::Inquire(Inquire { migration: ID }))]);
+    source.feed(Input::Thawed);
+    assert_eq!(source.todo(), [Todo::Do(Action::Record(Entry::Kept))]);
+    source.told(decided(Outcome::Discarded));
+    assert!(matches!(source.state(), State::Kept(Why::Failed(_))));
+}
+
+#[test]
+fn a_destination_that_cannot_be_asked_does_not_keep_the_tree_from_running() {
+    let mut source = Source::recover(Entry::Opened);
+    source.feed(lost()).feed(Input::Thawed);
     assert!(matches!(source.state(), State::Kept(Why::Failed(_))));
 }
 

@@ -29,6 +29,15 @@ impl Watch {
         let _session_has_ended = self.post.send(News::Lost { line: self.line, cause }).await;
     }
 
+    /// Of the connection that faults travel on, alone.
+    pub(crate) async fn faults_lost(
+        &self,
+        error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) {
+        let cause = crate::ending::chain(error).join(": ");
+        let _session_has_ended = self.post.send(News::FaultsLost { line: self.line, cause }).await;
+    }
+
     pub(crate) fn moved(&self, bytes: usize) {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
     }

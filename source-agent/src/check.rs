@@ -1,11 +1,12 @@
 //! `migrate check`: what stands against a move, found out without touching anything.
 
 use crate::attempt::{Attempt, new_id};
+use crate::audience::Audience;
 use crate::bulk::Moved;
-use crate::cli::{Check, Move, MoveWishes, Speed, When};
+use crate::cli::{Check, Move, MoveWishes, Moving, Speed, When};
 use crate::codec::Compress;
 use crate::connection::{Line, Peer};
-use crate::ending::Ending;
+use crate::ending::{Ending, Purpose};
 use crate::hello;
 use crate::inspection::{self, Looked};
 use crate::news::{self, News};
@@ -13,6 +14,7 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::report::Report;
 use anyhow::Result;
+use engine::inventory::Counting;
 use engine::kinds::Rules;
 use protocol::limits::HELLO_WAIT;
 use protocol::version::{Mismatch, agree};
@@ -22,29 +24,32 @@ use std::process::ExitCode;
 use tokio::task::spawn_blocking;
 
 pub(crate) async fn run(check: Check) -> Result<ExitCode> {
-    let report = Report::new(Output::new(check.common.json));
+    let report = Report::new(Output::new(check.common.json), Purpose::Check);
     let found = match (check.pid, check.to.clone()) {
-        (Some(pid), Some(to)) => return Ok(both(check, pid, to).run().await),
-        (Some(pid), None) => tree(pid, check.rules.into(), &report).await,
+        (Some(pid), Some(to)) => return both(check, pid, to).await,
+        (Some(pid), None) => tree(pid, check.rules.into(), check.moving.clone(), &report).await,
         (None, Some(to)) => host(to, &check.common.config).await,
         (None, None) => this_host().await,
     };
     let ending = found.map_or_else(|ending| ending, |()| Ending::Movable);
     report.ends(&ending, "");
-    Ok(ending.code())
+    Ok(ending.code().into())
 }
 
-fn both(check: Check, pid: i32, to: Place) -> Attempt {
-    let Check { common, state, rules, .. } = check;
+async fn both(check: Check, pid: i32, to: Place) -> Result<ExitCode> {
+    let audience = Audience::operator(check.common.json, Purpose::Check)?;
+    let Check { common, state, rules, moving, .. } = check;
     let speed = Speed { bandwidth: None, compress: Compress::Auto };
     let (max_downtime, max_rounds, lazy) = (20, 30, When::Auto);
-    let wishes = MoveWishes { common, state, max_downtime, max_rounds, lazy, speed, rules };
-    Attempt { moving: Move { pid, to, wishes }, only_check: true }
+    let wishes = MoveWishes { common, state, max_downtime, max_rounds, lazy, speed, rules, moving };
+    let attempt = Attempt { id: new_id()?, moving: Move { pid, to, wishes }, only_check: true };
+    Ok(attempt.run(audience).await.code().into())
 }
 
 /// What this host alone can say of it.
-async fn tree(pid: i32, rules: Rules, report: &Report) -> Result<(), Ending> {
-    let Looked { outcome, notes } = spawn_blocking(move || inspection::look(pid, rules)).await??;
+async fn tree(pid: i32, rules: Rules, moving: Moving, report: &Report) -> Result<(), Ending> {
+    let looking = spawn_blocking(move || inspection::look(pid, rules, Counting::Once, moving));
+    let Looked { outcome, notes } = looking.await??;
     notes.iter().for_each(|note| report.note(&note.to_string()));
     outcome.map(drop).map_err(Ending::Refused)
 }

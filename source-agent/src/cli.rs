@@ -1,13 +1,18 @@
 //! The command line of `migrate`.
 
 mod rules;
+mod trust;
 
 use crate::codec::Compress;
 use crate::place::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use protocol::{Lazy, MigrationId};
+use protocol::{Lazy, MigrationId, Outcome};
 pub(crate) use rules::RuleOptions;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+#[cfg(test)]
+pub(crate) use trust::Config;
+pub(crate) use trust::{Ca, CaStep, Identity, IdentityStep, Rotate, Show, Sign, Trust};
 
 /// Move a running process tree to another host
 #[derive(Debug, Parser)]
@@ -18,8 +23,10 @@ use std::path::PathBuf;
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 moved; 2 wrong usage; 3 refused, nothing was touched; \
-4 failed, it runs here; 5 cancelled, it runs here; 6 in doubt, it stands still here until \
-`migrate resume` has asked; 7 it runs on the destination, but pages of it are still missing."
+4 failed, it runs here unless it ended by itself; 5 cancelled, it runs here; 6 it stands still \
+here, in doubt or because it could not be let go on; 7 it runs on the destination, and pages that \
+it lacks or its frozen original are still here. `migrate resume` goes on after 6 and 7. Commands \
+that move nothing end with 0 done; 2; 3 refused, or not confirmed: nothing was changed; 4 failed."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -34,14 +41,15 @@ impl Cli {
         if let Some(command) = self.command {
             return Some(Task::Command(command));
         }
-        let MoveOptions { pid, to, wishes } = self.moving;
-        Some(Task::Move(Move { pid: pid?, to: to?, wishes }))
+        let MoveOptions { pid, to, wishes, agent, detach } = self.moving;
+        let moving = Move { pid: pid?, to: to?, wishes };
+        Some(Task::Move { moving, agent, detach })
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Task {
-    Move(Move),
+    Move { moving: Move, agent: Agent, detach: bool },
     Command(Command),
 }
 
@@ -49,12 +57,24 @@ pub(crate) enum Task {
 pub(crate) enum Command {
     /// Say what stands against moving a process, or what this host can do; touches nothing
     Check(Check),
-    /// Print the fingerprint of this host's key, for known_hosts and authorized_hosts of others
+    /// Show, make, certify or rotate this host's key
+    Identity(Identity),
+    /// Print the fingerprint of this host's key and nothing else; made if there is none
     Fingerprint(Fingerprint),
+    /// Get to know a destination: fetch its key, and add it to known_hosts
+    Trust(Trust),
+    /// Certify the keys of hosts, so that they need not be listed one by one
+    Ca(Ca),
     /// List the migrations that have a journal here, and how they stand
     List(List),
+    /// Say how a migration stands, or all that are not settled
+    Status(Status),
     /// Take up a migration whose command was killed: ask the destination, and settle it
     Resume(Resume),
+    /// Answer for a destination that can never be asked again
+    Settle(Settle),
+    /// Cancel a move that the source agent is at work on
+    Cancel(Cancel),
 }
 
 /// Required, unless there is a subcommand.
@@ -68,17 +88,23 @@ struct MoveOptions {
     to: Option<Place>,
     #[command(flatten)]
     wishes: MoveWishes,
+    #[command(flatten)]
+    agent: Agent,
+    /// Leave it to the source agent and do not wait for its end
+    #[arg(long)]
+    detach: bool,
 }
 
 /// A move, with everything that was asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Move {
     pub(crate) pid: i32,
+    #[serde(with = "crate::frames::text")]
     pub(crate) to: Place,
     pub(crate) wishes: MoveWishes,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct MoveWishes {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -98,6 +124,22 @@ pub(crate) struct MoveWishes {
     pub(crate) speed: Speed,
     #[command(flatten)]
     pub(crate) rules: RuleOptions,
+    #[command(flatten)]
+    pub(crate) moving: Moving,
+}
+
+/// What moves besides the tree.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+pub(crate) struct Moving {
+    /// An address of this host that moves with the tree: taken from here in the freeze, and
+    /// announced there as soon as the tree's sockets stand. May be given several times
+    #[arg(long = "address", value_name = "ADDR/LEN[@DEV]", value_parser = crate::addresses::read)]
+    pub(crate) addresses: Vec<String>,
+    /// The bridge of the destination that the tree's network namespace is plugged into, instead of
+    /// the one of the same name as here; with DEV, only that device of it. May be given several times
+    #[arg(long = "bridge", value_name = "[DEV=]NAME", value_parser = crate::addresses::read_bridge)]
+    #[serde(default)]
+    pub(crate) bridges: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +156,8 @@ pub(crate) struct Check {
     pub(crate) state: State,
     #[command(flatten)]
     pub(crate) rules: RuleOptions,
+    #[command(flatten)]
+    pub(crate) moving: Moving,
 }
 
 #[derive(Debug, Args)]
@@ -130,25 +174,95 @@ pub(crate) struct List {
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) agent: Agent,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// As `migrate list` shows it
     pub(crate) id: MigrationId,
-    /// Answer for a destination that cannot be asked: you have made sure that it runs there and
-    /// is complete, or that it cannot run there
-    #[arg(long, value_enum)]
-    pub(crate) vouch: Option<Vouch>,
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(flatten)]
     pub(crate) state: State,
     #[command(flatten)]
     pub(crate) speed: Speed,
+    #[command(flatten)]
+    pub(crate) agent: Agent,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// As `migrate list` shows it; without one, all that are not settled
+    pub(crate) id: Option<MigrationId>,
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) agent: Agent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// As `migrate list` shows it
+    pub(crate) id: MigrationId,
+    /// You have made sure that it can never run there: it goes on here
+    #[arg(long, required_unless_present = "gone")]
+    keep_here: bool,
+    /// You have made sure that it runs there with all its pages, or you give it up: what is left
+    /// of it here is ended
+    #[arg(long, conflicts_with = "keep_here")]
+    gone: bool,
+    /// Do not ask for a confirmation
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) state: State,
+    #[command(flatten)]
+    pub(crate) agent: Agent,
+}
+
+impl Settle {
+    pub(crate) fn answer(&self) -> Answer {
+        if self.gone { Answer::Gone } else { Answer::KeepHere }
+    }
+}
+
+/// Of an operator, for a destination that cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    KeepHere,
+    Gone,
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::KeepHere => Self::Discarded,
+            Answer::Gone => Self::Running,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// As `migrate list` shows it
+    pub(crate) id: MigrationId,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    pub(crate) state: State,
+    #[command(flatten)]
+    pub(crate) agent: Agent,
+}
+
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct Common {
     /// Where this host keeps its key and whom it knows
     #[arg(long, value_name = "DIR", default_value = link::DIRECTORY)]
@@ -158,14 +272,42 @@ pub(crate) struct Common {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct State {
     /// Where journals are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/migrate")]
     pub(crate) state: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Agent {
+    /// The control socket of the source agent. One that is there and keeps its journals in the
+    /// same place does the work; else it is done here
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+pub(crate) const SOCKET: &str = "/run/migrate/source-agent.sock";
+
+/// `source-agent`: moves trees for `migrate`, and settles by itself what was left open.
+#[derive(Debug, Parser)]
+#[command(
+    name = "source-agent",
+    version,
+    about = "Move process trees for `migrate`, and settle what was left open"
+)]
+pub(crate) struct Service {
+    /// Where to listen for `migrate`; only root may ask
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// Where this host keeps its key and whom it knows
+    #[arg(long, value_name = "DIR", default_value = link::DIRECTORY)]
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: State,
+}
+
+#[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct Speed {
     /// Send pages no faster than this, in megabits a second
     #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -175,7 +317,7 @@ pub(crate) struct Speed {
     pub(crate) compress: Compress,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum When {
     /// When copying ahead cannot make the freeze short enough
     Auto,
@@ -183,12 +325,6 @@ pub(crate) enum When {
     Always,
     /// No page, however long the freeze
     Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Vouch {
-    RunsThere,
-    Discarded,
 }
 
 impl From<When> for Lazy {
@@ -207,6 +343,8 @@ mod tests {
     use clap::CommandFactory as _;
     use engine::kinds::{Rules, Tcp};
 
+    const ID: &str = "00000000000000000000000000000001";
+
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["migrate"].into_iter().chain(line.split_whitespace()))
     }
@@ -219,7 +357,9 @@ mod tests {
     #[test]
     fn a_process_and_a_host_are_a_move() {
         let cli = parse("4711 --to hostb:99 --tcp close --lazy never").unwrap();
-        let Some(Task::Move(Move { pid, to, wishes })) = cli.task() else { panic!("no move") };
+        let Some(Task::Move { moving, agent, detach }) = cli.task() else { panic!("no move") };
+        let Move { pid, to, wishes } = moving;
+        assert_eq!((agent.socket.to_str(), detach), (Some(SOCKET), false));
         assert_eq!((pid, to.port, wishes.max_downtime), (4711, 99, 20));
         assert_eq!(Rules::from(wishes.rules).tcp, Tcp::Close);
         assert_eq!(Lazy::from(wishes.lazy), Lazy::Never);
@@ -227,14 +367,35 @@ mod tests {
 
     #[test]
     fn subcommands_need_no_process() {
-        for line in ["check", "check 2 --json --config x", "fingerprint", "list --json"] {
+        for line in [
+            "check",
+            "check 2 --json --config x",
+            "fingerprint",
+            "list --json",
+            "status",
+            "identity",
+            "identity --json",
+            "identity --public --next",
+            "identity create --config x",
+            "identity rotate --finish",
+            "identity certify -",
+            "trust hostb:99",
+            "trust --replace b",
+            "trust --list --json",
+            "trust --remove hostb",
+            "ca create --name fleet",
+            "ca show",
+            "ca sign - --name a --name b --valid 90d --serial 7 --for source",
+        ] {
             let task = parse(line).unwrap().task();
             assert!(matches!(task, Some(Task::Command(_))), "{line}");
         }
-        let resume = parse("resume 00000000000000000000000000000001 --vouch runs-there").unwrap();
-        assert!(
-            matches!(resume.command, Some(Command::Resume(r)) if r.vouch == Some(Vouch::RunsThere))
-        );
+        let settle = |line: &str| match parse(&format!("settle {ID} {line}")).unwrap().command {
+            Some(Command::Settle(settle)) => settle.answer(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(settle("--keep-here"), Answer::KeepHere);
+        assert_eq!(settle("--gone --yes"), Answer::Gone);
     }
 
     #[test]
@@ -251,7 +412,21 @@ mod tests {
             "12 --to :1",
             "--to hostb",
             "resume xyz",
+            &format!("settle {ID}"),
+            &format!("settle {ID} --gone --keep-here"),
             "12 --to hostb check",
+            "trust",
+            "trust hostb --list",
+            "trust hostb --remove --replace",
+            "trust hostb --fingerprint MD5:00",
+            "trust hostb --json",
+            "identity --next",
+            "identity --json create",
+            "ca",
+            "ca sign key.pub --name a",
+            "ca sign key.pub --valid 1d",
+            "ca sign key.pub --name a --valid 0d",
+            "ca sign key.pub --name a --valid 1d --serial -1",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

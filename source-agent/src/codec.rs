@@ -2,7 +2,8 @@
 //!
 //! A sender that mostly waits for room may be held up by a slow network, and zstd then turns
 //! waiting into fewer bytes; or by processors that have other things to do, and zstd then makes it
-//! worse. From outside the two look alike, so it is tried, and what was faster stays.
+//! worse. From outside the two look alike, so it is tried, and what was faster stays. One window
+//! may have been an accident, so pages stay compressed only as long as that goes on being faster.
 
 use protocol::pages::Codec;
 use std::time::{Duration, Instant};
@@ -18,7 +19,12 @@ const WINDOW_BYTES: u64 = 16 << 20;
 /// A gain that is not an accident.
 const BETTER_PERCENT: u128 = 120;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// Slower than plain pages were for so long, and it was no gain after all.
+const WINDOWS_SLOWER_MAX: u32 = 2;
+
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 pub(crate) enum Compress {
     /// As measured while copying.
     Auto,
@@ -34,6 +40,11 @@ enum Stand {
     Trying {
         plain_bytes_per_s: u128,
         has_begun: bool,
+    },
+    /// Compressed, because that was faster than what plain pages did.
+    Compressing {
+        plain_bytes_per_s: u128,
+        windows_slower: u32,
     },
     Decided(Codec),
 }
@@ -60,7 +71,7 @@ impl CodecChoice {
     pub(crate) fn codec(&self) -> Codec {
         match self.stand {
             Stand::Watching => Codec::Plain,
-            Stand::Trying { .. } => Codec::Zstd,
+            Stand::Trying { .. } | Stand::Compressing { .. } => Codec::Zstd,
             Stand::Decided(codec) => codec,
         }
     }
@@ -99,8 +110,20 @@ impl CodecChoice {
                 Stand::Trying { plain_bytes_per_s, has_begun: true }
             }
             Stand::Trying { plain_bytes_per_s, has_begun: true } => {
-                let is_better = bytes_per_s * 100 > plain_bytes_per_s * BETTER_PERCENT;
-                Stand::Decided(if is_better { Codec::Zstd } else { Codec::Plain })
+                if bytes_per_s * 100 > plain_bytes_per_s * BETTER_PERCENT {
+                    Stand::Compressing { plain_bytes_per_s, windows_slower: 0 }
+                } else {
+                    Stand::Decided(Codec::Plain)
+                }
+            }
+            Stand::Compressing { plain_bytes_per_s, windows_slower } => {
+                let is_slower = bytes_per_s < plain_bytes_per_s;
+                let windows_slower = if is_slower { windows_slower + 1 } else { 0 };
+                if windows_slower == WINDOWS_SLOWER_MAX {
+                    Stand::Decided(Codec::Plain)
+                } else {
+                    Stand::Compressing { plain_bytes_per_s, windows_slower }
+                }
             }
             decided @ Stand::Decided(_) => decided,
         }
@@ -125,7 +148,26 @@ mod tests {
         assert_eq!(window(&mut choice, 1000, 90), Codec::Zstd);
         assert_eq!(window(&mut choice, 1000, 90), Codec::Zstd);
         assert_eq!(window(&mut choice, 500, 90), Codec::Zstd);
-        assert_eq!(choice.stand, Stand::Decided(Codec::Zstd));
+        for _ in 0..5 {
+            assert_eq!(window(&mut choice, 500, 90), Codec::Zstd);
+        }
+    }
+
+    #[test]
+    fn a_gain_that_does_not_last_was_none() {
+        let mut choice = CodecChoice::new(Compress::Auto, false);
+        for (ms, codec) in [
+            (1000, Codec::Zstd),
+            (1000, Codec::Zstd),
+            (500, Codec::Zstd),
+            (1500, Codec::Zstd),
+            (500, Codec::Zstd),
+            (1500, Codec::Zstd),
+            (1500, Codec::Plain),
+        ] {
+            assert_eq!(window(&mut choice, ms, 90), codec);
+        }
+        assert_eq!(choice.stand, Stand::Decided(Codec::Plain));
     }
 
     #[test]

@@ -6,11 +6,11 @@ use crate::faults::{self, FaultLine};
 use crate::news::Post;
 use crate::place::Place;
 use bytes::Bytes;
-use link::{Connection, Identity, KNOWN_HOSTS, KnownHosts, LinkError, Tuning};
+use link::{Connection, Identity, KNOWN_HOSTS, KnownHosts, LinkError, TrustFileError, Tuning};
 use protocol::MigrationId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ pub(crate) enum DialError {
     #[error("{0} has no address")]
     NoAddress(String),
     #[error(transparent)]
-    Trust(#[from] link::TrustFileError),
+    Trust(#[from] TrustFileError),
     #[error("{known_hosts} does not have the right key of {host}")]
     Key { known_hosts: String, host: String, source: Box<LinkError> },
     #[error("reach {place}")]
@@ -34,22 +34,39 @@ pub(crate) enum DialError {
 pub(crate) struct Peer {
     pub(crate) place: Place,
     config: PathBuf,
-    identity: Arc<Identity>,
+    identity: Mutex<Arc<Identity>>,
 }
 
 impl Peer {
     pub(crate) fn new(place: Place, config: &Path) -> Result<Self, DialError> {
-        let identity = Arc::new(Identity::load_or_create(config)?);
+        let identity = Mutex::new(Arc::new(Identity::load_or_create(config)?));
         Ok(Self { place, config: config.to_owned(), identity })
+    }
+
+    /// Who we are: with the certificate that the key has now, for one may expire while a tree still
+    /// lacks pages; but by the same key to the end, for a migration belongs to the key that began it.
+    fn identity(&self) -> Result<Arc<Identity>, TrustFileError> {
+        let now = Identity::load(&self.config)?;
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.fingerprint() == identity.fingerprint() {
+            *identity = Arc::new(now);
+        }
+        Ok(Arc::clone(&identity))
+    }
+
+    /// As it was when we dialled last.
+    fn held_identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `known_hosts` is read every time: what the operator adds counts at the next attempt.
     pub(crate) async fn dial(&self) -> Result<Connection, DialError> {
-        let known = KnownHosts::load(&self.config.join(KNOWN_HOSTS))?;
+        let known = KnownHosts::load(&self.config)?;
+        let identity = self.identity()?;
         let mut failure = DialError::NoAddress(self.place.host.clone());
-        for address in self.addresses().await? {
+        for address in addresses(&self.place).await? {
             let host = &self.place.host;
-            match link::connect(host, address, &self.identity, &known, &Tuning::bulk()).await {
+            match link::connect(host, address, &identity, &known, &Tuning::bulk()).await {
                 Ok(connection) => return Ok(connection),
                 Err(source) => failure = self.explain(Box::new(source)),
             }
@@ -57,23 +74,25 @@ impl Peer {
         Err(failure)
     }
 
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
-        let Place { host, port } = &self.place;
-        let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-        let host = host.clone();
-        Ok(found.map_err(|source| DialError::Resolve { host, source })?.collect())
-    }
-
     fn explain(&self, source: Box<LinkError>) -> DialError {
         let host = self.place.host.clone();
         match *source {
-            LinkError::UnknownHost { .. } | LinkError::ChangedHost { .. } => {
+            LinkError::UnknownHost { .. }
+            | LinkError::ChangedHost { .. }
+            | LinkError::Untrusted { .. } => {
                 let known_hosts = self.config.join(KNOWN_HOSTS).display().to_string();
                 DialError::Key { known_hosts, host, source }
             }
             _ => DialError::Link { place: self.place.to_string(), source },
         }
     }
+}
+
+pub(crate) async fn addresses(place: &Place) -> Result<Vec<SocketAddr>, DialError> {
+    let Place { host, port } = place;
+    let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+    let host = host.clone();
+    Ok(found.map_err(|source| DialError::Resolve { host, source })?.collect())
 }
 
 /// What the engine's thread sends pages through.
@@ -129,6 +148,11 @@ impl Line {
         })
     }
 
+    /// Where the destination is.
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        self.connection.address().ip().to_canonical()
+    }
+
     pub(crate) async fn send(
         &mut self,
         message: protocol::Message,
@@ -140,7 +164,7 @@ impl Line {
     pub(crate) async fn open_pages(&mut self, peer: &Peer) -> Result<PageLines, LinkError> {
         let Self { connection, id, watch, pages, .. } = self;
         let senders = bulk::open(connection, *id, watch, pages).await?;
-        let faults = faults::open(connection, &peer.identity, *id, watch, pages).await?;
+        let faults = faults::open(connection, &peer.held_identity(), *id, watch, pages).await?;
         self.has_pages = true;
         Ok(PageLines { senders, faults, bulk: self.connection.clone() })
     }

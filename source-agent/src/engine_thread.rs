@@ -3,12 +3,15 @@
 //! It takes the machine's actions in their order and answers each with an input. Everything that
 //! may block for long (a full stream, a pause) can be cut short by the interrupt.
 
+use crate::addresses::Addresses;
 use crate::connection::PageLines;
 use crate::interrupt::Interrupt;
-use crate::journal::{Journal, Member};
+use crate::journal::Journal;
+use crate::left_behind::Abandoned;
 use crate::news::Post;
 use crate::page_streams::Wishes;
 use crate::performer::Performer;
+use engine::hooks::Hooks;
 use engine::kinds::Rules;
 use protocol::source::{Action, Inspection};
 use std::io;
@@ -35,13 +38,14 @@ pub(crate) struct Workplace {
     pub(crate) wishes: Wishes,
     pub(crate) post: Post,
     pub(crate) tree: Tree,
+    pub(crate) hooks: Hooks,
 }
 
-/// How the tree comes to it.
+/// How the tree comes to it, and the addresses that move with it.
 #[derive(Debug)]
 pub(crate) enum Tree {
-    Untouched(Rules, Inspection),
-    LeftBehind(Vec<Member>),
+    Untouched(Rules, Addresses, Inspection),
+    LeftBehind(Abandoned),
     /// With the kernel it ran on.
     Ended,
 }

@@ -1,4 +1,5 @@
-//! What `--json` says: one object a line. Names and units are for ever, as on the wire.
+//! What `--json` says: one object a line. Names and units are for ever, as on the wire, and stand
+//! in `docs/json.md`.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) enum Event {
     },
     Refusal {
         object: String,
+        /// A sentence that names the object.
         reason: String,
         advice: String,
     },
@@ -46,7 +48,7 @@ pub(crate) enum RunsOn {
     Destination,
     /// It ended by itself, or by somebody's hand.
     Nowhere,
-    /// It stands still on the source until the destination was asked.
+    /// It stands still on the source: in doubt, or because it could not be let go on.
     Unknown,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct Summary {
     pub(crate) bytes_wire: u64,
     /// How long each step of the freeze took.
     pub(crate) freeze_ms: BTreeMap<String, f64>,
+    /// The wall clock of this host at the first stop, in microseconds since 1970.
+    pub(crate) frozen_at_us: Option<u64>,
     /// From the first stop here until the tree ran there, as far as can be known from here.
     pub(crate) downtime_ms: Option<f64>,
     pub(crate) lazy_faults: u64,
@@ -104,25 +108,102 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_summary_has_its_fields_beside_its_name() {
-        let summary = Event::Summary(Summary {
+    const DOCUMENTED: &str = include_str!("../../docs/json.md");
+
+    /// The names in the first column of the table below a heading.
+    fn documented(heading: &str) -> Vec<String> {
+        let section = DOCUMENTED.split("\n## ").find(|section| section.starts_with(heading));
+        let section = section.unwrap_or_else(|| panic!("{heading} is not documented"));
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let mut names: Vec<String> =
+            rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned())).collect();
+        names.sort();
+        names
+    }
+
+    fn summary() -> Summary {
+        Summary {
             rounds: 1,
             pages: 2,
             zero_pages: 0,
             dropped_pages: 0,
             bytes_wire: 0,
             freeze_ms: BTreeMap::from([("stop".to_owned(), 0.5)]),
+            frozen_at_us: Some(1_795_369_223_021_260),
             downtime_ms: Some(3.25),
             lazy_faults: 0,
             lazy_fault_pages: 0,
             lazy_pushed_pages: 0,
             total_ms: 9.0,
             runs_on: RunsOn::Destination,
-        });
-        let value: serde_json::Value = serde_json::from_str(&line(&summary)).unwrap();
+        }
+    }
+
+    /// One of each; a new one that is missing here does not compile.
+    fn all() -> Vec<Event> {
+        let text = || "x".to_owned();
+        let first = Event::Phase { name: text() };
+        let next = |event: &Event| match event {
+            Event::Phase { .. } => Some(Event::Round {
+                round: 1,
+                pages: 2,
+                bytes: 3,
+                zero_pages: 4,
+                dropped_pages: 5,
+                duration_ms: 6.5,
+                dirty_pages: 7,
+                predicted_ms: 8.0,
+            }),
+            Event::Round { .. } => Some(Event::Note { text: text() }),
+            Event::Note { .. } => {
+                Some(Event::Refusal { object: text(), reason: text(), advice: text() })
+            }
+            Event::Refusal { .. } => {
+                Some(Event::Failure { chain: vec![text()], runs_on: RunsOn::Source })
+            }
+            Event::Failure { .. } => Some(Event::Summary(summary())),
+            Event::Summary(_) => None,
+        };
+        std::iter::successors(Some(first), next).collect()
+    }
+
+    #[test]
+    fn what_is_documented_is_what_is_said() {
+        let mut said = Vec::new();
+        for event in all() {
+            let value = serde_json::to_value(&event).unwrap();
+            let object = value.as_object().unwrap();
+            let name = object["event"].as_str().unwrap().to_owned();
+            let mut fields: Vec<&str> = object.keys().map(String::as_str).collect();
+            fields.retain(|field| *field != "event");
+            fields.sort_unstable();
+            assert_eq!(documented(&format!("`{name}`")), fields, "{name}");
+            said.push(name);
+        }
+        let sections = DOCUMENTED.split("\n## `").skip(1);
+        let mut headed: Vec<&str> = sections.filter_map(|s| Some(s.split_once('`')?.0)).collect();
+        headed.retain(|name| *name != "runs_on" && !name.starts_with("migrate "));
+        assert_eq!(headed, said);
+    }
+
+    #[test]
+    fn every_place_to_run_is_documented() {
+        let all = [RunsOn::Source, RunsOn::Destination, RunsOn::Nowhere, RunsOn::Unknown];
+        let mut said: Vec<String> = all
+            .iter()
+            .map(|place| serde_json::to_value(place).unwrap().as_str().unwrap().to_owned())
+            .collect();
+        said.sort();
+        assert_eq!(documented("`runs_on`"), said);
+    }
+
+    #[test]
+    fn a_summary_has_its_fields_beside_its_name() {
+        let event = Event::Summary(summary());
+        let value: serde_json::Value = serde_json::from_str(&line(&event)).unwrap();
         assert_eq!(value["event"], "summary");
         assert_eq!(value["freeze_ms"]["stop"], 0.5);
+        assert_eq!(value["frozen_at_us"], 1_795_369_223_021_260_u64);
         assert_eq!(value["runs_on"], "destination");
     }
 }

@@ -9,12 +9,15 @@ use protocol::framing::{self, Decoder};
 use protocol::limits::{FAULT_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use protocol::stream::{FaultEnvelope, FaultMessage, Faults, PageReply, PageRequest, Role};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// More than a destination has threads that could wait; beyond it we are being flooded.
 const REQUESTS_MAX: usize = 16 << 10;
 const REPLIES_MAX: usize = 64;
+/// For the word that every page is there to come on another connection, and to be written down.
+const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// The serving thread's end of it.
 #[derive(Debug)]
@@ -60,16 +63,26 @@ async fn listen(mut receiver: FrameReceiver, asked: SyncSender<PageRequest>, wat
     loop {
         match receiver.receive(WRITE_WAIT).await {
             Ok(Some(bytes)) => decoder.push(&bytes),
-            // The destination has every page.
-            Ok(None) => return,
+            Ok(None) => return ended(&watch).await,
             Err(LinkError::TimedOut { .. }) => continue,
-            Err(error) => return watch.lost(&error).await,
+            Err(error) => return watch.faults_lost(&error).await,
         }
         if let Err(error) = pass_on(&mut decoder, &asked) {
-            return watch.lost(&*error).await;
+            return watch.faults_lost(&*error).await;
         }
     }
 }
+
+/// Either the destination has every page, and says so on the control stream at the same time; or
+/// it has lost what asks for pages, and nobody there would be answered until we dial again.
+async fn ended(watch: &Watch) {
+    tokio::time::sleep(FAREWELL_WAIT).await;
+    watch.faults_lost(&Ended).await;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the destination ended the connection for faults")]
+struct Ended;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -95,7 +108,7 @@ async fn answer(
     while let Some(reply) = queued.recv().await {
         let bytes = reply.len();
         if let Err(error) = sender.send(reply, WRITE_WAIT).await {
-            return watch.lost(&error).await;
+            return watch.faults_lost(&error).await;
         }
         watch.moved(bytes);
     }

@@ -1,6 +1,7 @@
 //! What this host says of itself.
 
 use engine::host::Host;
+use engine::network::namespace;
 use protocol::version::{Hello, HostFacts, Offered, PROTOCOL_MAX, PROTOCOL_MIN};
 
 pub(crate) fn of_this_host() -> Result<Hello, engine::Error> {
@@ -29,6 +30,7 @@ pub(crate) fn of_this_host() -> Result<Hello, engine::Error> {
         free_memory_bytes,
     };
     let kinds = engine::kinds::ALL.iter().map(|kind| offered(kind.name, kind.version));
+    let kinds = kinds.chain([offered(namespace::NAME, namespace::VERSION)]);
     Ok(Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,

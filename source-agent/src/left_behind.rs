@@ -1,16 +1,47 @@
 //! A tree whose agent died after the stop was queued: its processes stand still without a tracer.
 
+use crate::addresses::Addresses;
 use crate::journal::Member;
-use engine::tree::{Life, Process};
+use engine::kinds::HeldObject;
+use engine::tree::{self, Life, Process};
 use engine::{Error, Object, OnObject as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// What its journal says of it.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    pub(crate) members: Vec<Member>,
+    pub(crate) held: Vec<HeldObject>,
+    pub(crate) addresses: Addresses,
+}
 
 /// Lets go on what we stopped, and leaves alone what had been stopped before.
 pub(crate) fn thaw(members: &[Member]) -> Result<(), Error> {
     let ours = members.iter().filter(|member| !member.is_stopped);
     ours.filter(|member| life(member) == Some(Life::Stopped))
         .try_for_each(|member| signal(member, Signal::SIGCONT, "let go on"))
+}
+
+/// Lets it go on, and fails while a thread of it that ran before is stopped by whomever.
+pub(crate) fn let_go(members: &[Member]) -> Result<(), Error> {
+    thaw(members)?;
+    let ours = members.iter().filter(|member| !member.is_stopped && life(member).is_some());
+    for Member { pid, .. } in ours.copied() {
+        let stopped = tree::threads(pid)?.into_iter().find(|&tid| is_stopped(pid, tid));
+        if let Some(tid) = stopped {
+            let thread = Object::Thread { pid, tid };
+            return Err(Error::invalid("let go on", thread, "it is still stopped"));
+        }
+    }
+    Ok(())
+}
+
+/// By a tracer or a signal, see proc_pid_stat(5).
+fn is_stopped(pid: i32, tid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"));
+    let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    matches!(state, Some('t' | 'T'))
 }
 
 /// Children first: nobody is to notice that a child ended.

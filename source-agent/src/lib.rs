@@ -8,24 +8,36 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod attempt;
+mod audience;
 mod bulk;
+mod ca;
+mod cables;
 mod check;
+mod claim;
 mod cli;
+mod client;
 mod codec;
+mod complaint;
 mod connection;
 mod control;
 mod ending;
 mod engine_thread;
 mod events;
 mod faults;
+mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod giving;
 mod hello;
+mod identity;
 mod inspection;
 mod interrupt;
 mod journal;
 mod left_behind;
 mod list;
+mod listeners;
 mod news;
 mod outlet;
 mod output;
@@ -37,8 +49,14 @@ mod progress;
 mod report;
 mod resume;
 mod run;
+mod service;
 mod serving;
 mod session;
+mod settle;
+mod start;
 mod summary;
+mod tracer;
+mod trust;
+mod unfinished;
 
-pub use run::main;
+pub use run::{main, serve};

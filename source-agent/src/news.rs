@@ -1,8 +1,8 @@
 //! What reaches a session: everything through one queue, so that nothing is raced.
 
-use protocol::Message;
 use protocol::source::Input;
-use std::time::Duration;
+use protocol::{Message, Outcome};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 #[derive(Debug)]
@@ -18,8 +18,22 @@ pub(crate) enum News {
         line: u32,
         cause: String,
     },
+    /// The connection for faults, and not the other.
+    FaultsLost {
+        line: u32,
+        cause: String,
+    },
     /// The operator wants it to stop: SIGINT or SIGTERM.
     Stop,
+    /// The operator answers for a destination that cannot be asked.
+    Vouch(Outcome),
+    /// The operator wants a destination that did not answer to be asked again at once.
+    Ask,
+    /// The tree is about to be stopped. Of several times the last one counts.
+    Freezes {
+        began: Instant,
+        at: SystemTime,
+    },
     /// How long a step of the freeze took.
     Step {
         name: String,

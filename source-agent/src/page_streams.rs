@@ -34,6 +34,13 @@ pub(crate) struct Wishes {
     pub(crate) compress: Compress,
 }
 
+impl Wishes {
+    /// As fast as it goes.
+    pub(crate) fn plain() -> Self {
+        Self { bandwidth_megabit: None, compress: Compress::Auto }
+    }
+}
+
 impl From<Speed> for Wishes {
     fn from(Speed { bandwidth, compress }: Speed) -> Self {
         Self { bandwidth_megabit: bandwidth, compress }

@@ -2,20 +2,28 @@
 
 use crate::connection::PageLines;
 use crate::engine_thread::{Tree, Workplace};
-use crate::giving::Giving;
+use crate::giving::{Freeze, Giving};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::news::{News, Post, tell};
 use crate::outlet::Outlet;
+use crate::tracer;
 use bytes::Bytes;
-use engine::source::Later;
+use engine::failure_point;
+use engine::hooks::{Hooks, Point};
+use engine::priority::{Urgent, Yielding};
+use engine::source::{Before, Later, Left};
 use engine::{Error, Object, OnObject as _};
 use prost::Message as _;
 use protocol::message::Accept;
 use protocol::source::{Action, Doing, Entry, Input, Inspection};
 use protocol::{Failure, Phase, Side};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+/// For a program to accept those who wait at its sockets, before they stand against the move; and for
+/// peers to hear the end of what it has closed, before it moves without that.
+const TAKE_IN_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Performer {
@@ -29,14 +37,27 @@ pub(crate) struct Performer {
     /// The layout that the destination has.
     layout: Bytes,
     round_opened: Instant,
+    rank: Rank,
+    hooks: Hooks,
+}
+
+/// Among the other threads of this host: see [`engine::priority`].
+#[derive(Debug)]
+#[allow(dead_code, reason = "what they hold is let go when the rank changes")]
+enum Rank {
+    Usual,
+    Yielding(Yielding),
+    Urgent(Urgent),
 }
 
 impl Performer {
     pub(crate) fn new(workplace: Workplace, interrupt: Arc<Interrupt>) -> Self {
-        let Workplace { root, journal, wishes, post, tree } = workplace;
+        let Workplace { root, journal, wishes, post, tree, hooks } = workplace;
         let (tree, inspection) = match tree {
-            Tree::Untouched(rules, found) => (Giving::of(root, rules), Some(found)),
-            Tree::LeftBehind(members) => (Giving::left_behind(root, members), None),
+            Tree::Untouched(rules, addresses, found) => {
+                (Giving::of(root, rules, addresses), Some(found))
+            }
+            Tree::LeftBehind(left) => (Giving::left_behind(root, left), None),
             Tree::Ended => (Giving::ended(root), None),
         };
         Self {
@@ -48,6 +69,8 @@ impl Performer {
             interrupt,
             layout: Bytes::new(),
             round_opened: Instant::now(),
+            rank: Rank::Usual,
+            hooks,
         }
     }
 
@@ -57,7 +80,7 @@ impl Performer {
 
     pub(crate) fn answer(&mut self, action: Action) {
         let (doing, is_time) = (doing(&action), is_time_to_sync(&action));
-        match self.perform(action) {
+        match failure_point::around(step(&action), || self.perform(action)) {
             Ok(Some(input)) => tell(&self.post, News::Input(input)),
             Ok(None) => {}
             Err(error) => tell(&self.post, News::Input(self.failed(doing, &error))),
@@ -72,8 +95,9 @@ impl Performer {
             Action::Inspect { .. } => return Ok(self.inspect()),
             Action::Record(entry) => self.record(entry)?,
             Action::Describe { destination } => self.describe(&destination)?,
-            Action::OpenRound { after, .. } => self.open_round(after)?,
+            Action::OpenRound { after, is_last, .. } => self.open_round(after, is_last)?,
             Action::CopyRound { round } => self.copy_round(round)?,
+            Action::Withdraw { round } => self.withdraw(round)?,
             Action::Measure => self.measure()?,
             Action::Freeze { .. } => self.freeze()?,
             Action::CopyRest { round, lazy } => self.copy_rest(round, lazy)?,
@@ -92,6 +116,9 @@ impl Performer {
     }
 
     fn record(&mut self, entry: Entry) -> Result<Input, Error> {
+        if entry == Entry::RunsThere {
+            self.tree.send_after();
+        }
         if entry == Entry::Surrendered {
             let began = Instant::now();
             let journal = journal(&mut self.journal)?;
@@ -106,6 +133,7 @@ impl Performer {
 
     /// The tree's clocks are to go on there from what they show here, so they are read first.
     fn describe(&mut self, there: &Accept) -> Result<Input, Error> {
+        self.hooks.run(Point::Begin)?;
         let clocks = self.tree.clocks()?;
         let layout = self.tree.open()?;
         self.layout = layout.encode_to_vec().into();
@@ -118,11 +146,12 @@ impl Performer {
         })
     }
 
-    fn open_round(&mut self, after: Duration) -> Result<Input, Error> {
+    fn open_round(&mut self, after: Duration, is_last: bool) -> Result<Input, Error> {
         let root = || Object::Process { pid: self.tree.root() };
         self.interrupt.pause(after).on("copy", root)?;
         self.round_opened = Instant::now();
-        let layout = self.tree.layout()?;
+        let before = if is_last { Before::TheFreeze } else { Before::MoreRounds };
+        let layout = self.tree.layout(before)?;
         Ok(Input::RoundOpened { layout: self.if_changed(&layout) })
     }
 
@@ -136,19 +165,26 @@ impl Performer {
     }
 
     fn copy_round(&mut self, round: u32) -> Result<Input, Error> {
+        if matches!(self.rank, Rank::Usual) {
+            self.rank = Rank::Yielding(Yielding::begin());
+        }
         self.tree.round(self.outlet.streams()?)?;
         self.outlet.end_round(round).map(Input::RoundCopied)
     }
 
+    fn withdraw(&mut self, round: u32) -> Result<Input, Error> {
+        self.tree.withdraw(self.outlet.streams()?)?;
+        self.outlet.end_round(round).map(Input::RoundCopied)
+    }
+
     fn measure(&mut self) -> Result<Input, Error> {
-        let dirty_pages = self.tree.dirty_pages()?;
+        let Left { dirty_pages, held_back_pages, compared_pages } = self.tree.peek()?;
         let round_ns = u64::try_from(self.round_opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Input::Measured { dirty_pages, round_ns })
+        Ok(Input::Measured { dirty_pages, held_back_pages, compared_pages, round_ns })
     }
 
     fn freeze(&mut self) -> Result<Input, Error> {
-        let began = Instant::now();
-        self.tree.freeze()?;
+        let began = self.stop()?;
         self.step("stop", began);
         let began = Instant::now();
         let layout = self.tree.frozen_layout()?;
@@ -157,11 +193,34 @@ impl Performer {
         Ok(Input::Frozen { layout })
     }
 
+    /// Who knocks at the last moment is let in first, or the capture would lose him.
+    fn stop(&mut self) -> Result<Instant, Error> {
+        self.hooks.run(Point::BeforeFreeze)?;
+        let limit = Instant::now() + TAKE_IN_MAX;
+        loop {
+            self.tree.let_newcomers_in()?;
+            self.rank = Rank::Urgent(Urgent::begin());
+            let is_patient = Instant::now() < limit;
+            match self.tree.freeze(is_patient)? {
+                Freeze::Stands { since } => {
+                    let at = SystemTime::now() - since.elapsed();
+                    tell(&self.post, News::Freezes { began: since, at });
+                    return Ok(since);
+                }
+                Freeze::SomebodyWaits(waiting) if !is_patient => {
+                    let count = waiting.count;
+                    let why = format!("{count} wait there, and the program does not accept them");
+                    return Err(Error::invalid("take everybody in who waits at", waiting.at, why));
+                }
+                Freeze::SomebodyWaits(_) | Freeze::SomebodyListens => {}
+            }
+            self.rank = Rank::Usual;
+        }
+    }
+
     /// The pages that are needed at once are known from the captured registers, so those go first.
     fn copy_rest(&mut self, round: u32, lazy: bool) -> Result<Input, Error> {
-        for (step, took) in self.tree.capture()? {
-            tell(&self.post, News::Step { name: (*step).to_owned(), took: *took });
-        }
+        tell_steps(&self.post, self.tree.capture()?);
         let began = Instant::now();
         let later = if lazy { Later::WhatCanBe } else { Later::Nothing };
         self.tree.rest(later, self.outlet.streams()?)?;
@@ -171,13 +230,22 @@ impl Performer {
     }
 
     fn image(&mut self) -> Result<Input, Error> {
-        let image = self.tree.image()?.encode_to_vec().into();
+        let captured = self.tree.image()?;
+        tell_steps(&self.post, &captured.timings);
+        let began = Instant::now();
+        let image = captured.image.encode_to_vec().into();
+        self.step("image", began);
+        // Later a failure would have to be settled with the destination first.
+        self.hooks.run(Point::Give)?;
         Ok(Input::Captured { image })
     }
 
     fn thaw(&mut self) -> Result<Input, Error> {
         self.outlet.stop_serving();
-        self.tree.thaw()?;
+        let thawed = self.tree.thaw();
+        self.rank = Rank::Usual;
+        thawed?;
+        self.tell_afterwards(Point::Kept);
         if self.tree.has_ended() {
             return Ok(Input::TreeEnded(ended(self.tree.root())));
         }
@@ -185,6 +253,7 @@ impl Performer {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
+        self.rank = Rank::Usual;
         // After a restart the account is gone; the destination's list comes as a push.
         let Ok(serving) = self.tree.serving() else { return Ok(()) };
         self.outlet.serve(serving, self.post.clone())
@@ -196,9 +265,18 @@ impl Performer {
     }
 
     fn reap(&mut self) -> Result<Input, Error> {
+        self.rank = Rank::Usual;
         self.outlet.stop_serving();
         self.tree.end()?;
+        self.tell_afterwards(Point::Moved);
         Ok(Input::Reaped)
+    }
+
+    /// It is as it is, whatever the hook says.
+    fn tell_afterwards(&self, point: Point) {
+        if let Err(error) = self.hooks.run(point) {
+            tracing::warn!("{error}: {}", error.source);
+        }
     }
 
     fn step(&self, name: &str, began: Instant) {
@@ -210,7 +288,20 @@ impl Performer {
             let failure = ended(self.tree.root()).because(error.to_string());
             return Input::TreeEnded(failure.because(error.source.to_string()));
         }
-        Input::Failed { doing, failure: Failure::of(Side::Source, phase(doing), error) }
+        let failure = Failure::of(Side::Source, phase(doing), error);
+        Input::Failed { doing, failure: self.named_by_its_tracer(failure, error) }
+    }
+
+    fn named_by_its_tracer(&self, failure: Failure, error: &Error) -> Failure {
+        let is_denied = error.source.raw_os_error() == Some(nix::libc::EPERM);
+        let tracer = is_denied.then(|| tracer::of_tree(self.tree.root())).flatten();
+        tracer.into_iter().fold(failure, Failure::because)
+    }
+}
+
+fn tell_steps(post: &Post, steps: &[(&'static str, Duration)]) {
+    for (step, took) in steps {
+        tell(post, News::Step { name: (*step).to_owned(), took: *took });
     }
 }
 
@@ -239,12 +330,37 @@ fn doing(action: &Action) -> Doing {
         Action::Record(_) => Doing::Record,
         Action::Describe { .. } => Doing::Describe,
         Action::OpenRound { .. } | Action::CopyRound { .. } => Doing::Copy,
-        Action::Measure | Action::CopyRest { .. } => Doing::Copy,
+        Action::Withdraw { .. } | Action::Measure | Action::CopyRest { .. } => Doing::Copy,
         Action::Freeze { .. } => Doing::Freeze,
         Action::Capture => Doing::Capture,
         Action::Thaw => Doing::Thaw,
         Action::Serve | Action::Push { .. } | Action::Reconnect => Doing::Serve,
         Action::Reap => Doing::Reap,
+    }
+}
+
+/// Its name among the [`failure_point`]s.
+fn step(action: &Action) -> &'static str {
+    match action {
+        Action::Inspect { .. } => "source.inspect",
+        Action::Record(Entry::Opened) => "source.record-opened",
+        Action::Record(Entry::Surrendered) => "source.record-surrendered",
+        Action::Record(Entry::RunsThere) => "source.record-runs-there",
+        Action::Record(Entry::Relieved) => "source.record-relieved",
+        Action::Record(Entry::Moved | Entry::Kept | Entry::Gone) => "source.record-end",
+        Action::Describe { .. } => "source.describe",
+        Action::OpenRound { .. } => "source.open-round",
+        Action::CopyRound { .. } => "source.copy-round",
+        Action::Withdraw { .. } => "source.withdraw",
+        Action::Measure => "source.measure",
+        Action::Freeze { .. } => "source.freeze",
+        Action::CopyRest { .. } => "source.copy-rest",
+        Action::Capture => "source.capture",
+        Action::Thaw => "source.thaw",
+        Action::Serve => "source.serve",
+        Action::Push { .. } => "source.push",
+        Action::Reap => "source.reap",
+        Action::Reconnect => "source.reconnect",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where a destination is, as the operator writes it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 pub(crate) const PORT: u16 = 7747;
@@ -36,9 +37,17 @@ impl FromStr for Place {
             }
         };
         let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| NotAPlace))?;
-        let is_host = !host.is_empty() && !host.contains(char::is_whitespace) && port != 0;
-        is_host.then(|| Self { host: host.to_owned(), port }).ok_or(NotAPlace)
+        let is_place = is_host(host) && port != 0;
+        is_place.then(|| Self { host: host.to_owned(), port }).ok_or(NotAPlace)
     }
+}
+
+/// A name, or an address; that of IPv6 with a zone if there is one (RFC 4007, section 11).
+fn is_host(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "-"));
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '[' | ']');
+    let is_v6 = address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty();
+    !text.is_empty() && !text.contains(is_odd) && (is_v6 || !text.contains([':', '%']))
 }
 
 impl fmt::Display for Place {
@@ -68,18 +77,22 @@ mod tests {
         assert_eq!(place("fe80::1"), is("fe80::1", PORT));
         assert_eq!(place("[fe80::1]"), is("fe80::1", PORT));
         assert_eq!(place("[fe80::1]:99"), is("fe80::1", 99));
+        assert_eq!(place("fe80::1%eth0"), is("fe80::1%eth0", PORT));
     }
 
     #[test]
     fn what_is_none_is_refused() {
-        for text in ["", ":1", "b:", "b:x", "b:0", "b:70000", "[::1", "[::1]x", "a b"] {
+        for text in ["", ":1", "b:", "b:x", "b:0", "b:70000", "[::1", "[::1]x", "a b", "a\0"] {
+            assert_eq!(place(text), None, "{text}");
+        }
+        for text in ["SHA256:a:b", "1:2:3", "::1%", "a]", "[[::1]]", "a%eth0"] {
             assert_eq!(place(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_place_is_written_as_it_is_read() {
-        for text in ["hostb:7747", "[fe80::1]:99"] {
+        for text in ["hostb:7747", "[fe80::1]:99", "[fe80::1%eth0]:99"] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
     }

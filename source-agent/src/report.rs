@@ -1,20 +1,23 @@
 //! What the operator is told while it goes on.
 
-use crate::ending::{Ending, name};
-use crate::events::Event;
+use crate::ending::{Ending, Purpose, name};
+use crate::events::{Event, RunsOn};
 use crate::output::Output;
-use crate::progress::Rates;
+use crate::progress::{Measures, Progress, Rates};
 use crate::summary::{Account, ms};
 use protocol::pages::Tally;
-use protocol::source::{Action, Input, State};
-use protocol::{Message, Outcome, Phase};
-use std::time::Duration;
+use protocol::source::{Action, Input, State, Why};
+use protocol::{Message, Outbox, Outcome, Phase, Todo};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Debug)]
 pub(crate) struct Report {
     output: Output,
+    purpose: Purpose,
     account: Account,
     phase: Option<Phase>,
+    /// What it is doing, as it was last shown.
+    doing: String,
     /// Of the round under way.
     tally: Tally,
     measured: Option<Measured>,
@@ -27,9 +30,10 @@ struct Measured {
 }
 
 impl Report {
-    pub(crate) fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output, purpose: Purpose) -> Self {
         let (account, tally) = (Account::new(), Tally::default());
-        Self { output, account, phase: None, tally, measured: None }
+        let (phase, doing, measured) = (None, String::new(), None);
+        Self { output, purpose, account, phase, doing, tally, measured }
     }
 
     pub(crate) fn note(&self, text: &str) {
@@ -42,11 +46,11 @@ impl Report {
     }
 
     pub(crate) fn expects(&self, bytes: u64) {
-        self.output.bar().inspect(|bar| bar.expect(bytes));
+        self.output.show(Progress::Expects(bytes));
     }
 
     pub(crate) fn moved(&self, bytes: u64) {
-        self.output.bar().inspect(|bar| bar.moved(bytes));
+        self.output.show(Progress::Moved(bytes));
     }
 
     /// What was heard, before anything is done about it.
@@ -56,7 +60,7 @@ impl Report {
                 self.tally = *tally;
                 self.account.copied(*tally);
             }
-            Input::Measured { dirty_pages, round_ns } => {
+            Input::Measured { dirty_pages, round_ns, .. } => {
                 let took = Duration::from_nanos(*round_ns);
                 self.measured = Some(Measured { dirty_pages: *dirty_pages, took });
             }
@@ -76,32 +80,59 @@ impl Report {
         }
     }
 
-    pub(crate) fn does(&mut self, action: &Action) {
-        match action {
-            Action::OpenRound { predicted_ns, .. } => self.round(predicted_ns.unwrap_or(0)),
-            Action::Freeze { reason, predicted_ns } => {
-                self.account.freeze_begins();
-                self.round(*predicted_ns);
-                tracing::info!(%reason, predicted_ns, "freezing");
+    /// What is about to be done. That a round has ended comes before the phase that follows it.
+    pub(crate) fn decides(&mut self, out: &Outbox<Action>) {
+        for todo in out.iter() {
+            match todo {
+                Todo::Do(Action::OpenRound { round, predicted_ns, .. }) => {
+                    let measures = self.round(*predicted_ns);
+                    self.output.show(Progress::Rates(Rates { round: round + 1, measures }));
+                }
+                Todo::Do(Action::Freeze { predicted_ns, .. }) => {
+                    let measures = self.round(Some(*predicted_ns));
+                    let round = self.account.rounds();
+                    self.output.show(Progress::Rates(Rates { round, measures }));
+                }
+                _ => {}
             }
-            _ => {}
         }
+    }
+
+    pub(crate) fn does(&mut self, action: &Action) {
+        if let Action::Freeze { reason, predicted_ns } = action {
+            tracing::info!(%reason, predicted_ns, "freezing");
+        }
+    }
+
+    pub(crate) fn freezes(&mut self, began: Instant, at: SystemTime) {
+        self.account.freeze_begins(began, at);
     }
 
     pub(crate) fn is_in(&mut self, state: &State) {
+        if matches!(state, State::Kept(_) | State::Gone(_)) {
+            return;
+        }
         let phase = state.phase();
-        if self.phase != Some(phase) && !matches!(state, State::Kept(_) | State::Gone(_)) {
+        if self.phase != Some(phase) {
             self.phase = Some(phase);
             self.output.event(&Event::Phase { name: name(phase) });
-            self.output.bar().inspect(|bar| bar.phase(&name(phase)));
+        }
+        let doing = doing(state);
+        if self.doing != doing {
+            self.shows(&doing);
+            self.doing = doing;
         }
     }
 
+    pub(crate) fn shows(&self, doing: &str) {
+        self.output.show(Progress::Phase(doing.to_owned()));
+    }
+
     /// What the freeze is predicted to last is known only when the next step was decided on.
-    fn round(&mut self, predicted_ns: u64) {
-        let Some(Measured { dirty_pages, took }) = self.measured.take() else { return };
+    fn round(&mut self, predicted_ns: Option<u64>) -> Option<Measures> {
+        let Measured { dirty_pages, took } = self.measured.take()?;
         let round = self.account.round();
-        let predicted_ms = ms(Duration::from_nanos(predicted_ns));
+        let predicted_ms = predicted_ns.map(|predicted| ms(Duration::from_nanos(predicted)));
         let Tally { pages, zero_pages, dropped_pages, bytes_wire, .. } = self.tally;
         self.output.event(&Event::Round {
             round,
@@ -111,25 +142,45 @@ impl Report {
             dropped_pages,
             duration_ms: ms(took),
             dirty_pages,
-            predicted_ms,
+            predicted_ms: predicted_ms.unwrap_or(0.0),
         });
-        let per_s = |bytes: u64| per_second(bytes, took);
-        let (bytes_per_s, dirty_bytes_per_s) = (per_s(bytes_wire), per_s(dirty_pages << 12));
-        let rates = Rates { round, bytes_per_s, dirty_bytes_per_s, predicted_ms };
-        self.output.bar().inspect(|bar| bar.rates(&rates));
+        Some(Measures { dirty_bytes_per_s: per_second(dirty_pages << 12, took), predicted_ms })
+    }
+
+    /// What is told to those who do not want to wait any longer, while it goes on.
+    pub(crate) fn dismiss(&self, standing: &Ending) {
+        if !self.output.is_alone() {
+            standing.say(&self.output, self.purpose);
+            self.output.text("The source agent goes on with it.");
+            self.output.dismiss(standing.code());
+        }
     }
 
     /// The last words.
     pub(crate) fn ends(&self, ending: &Ending, destination: &str) {
-        self.output.bar().inspect(|bar| bar.clear());
-        ending.say(&self.output);
+        self.output.clear();
+        ending.say(&self.output, self.purpose);
         if let Ending::Moved = ending {
             self.output.text(&format!("Moved: it runs on {destination}."));
             self.output.text(&self.account.text());
         }
-        if matches!(ending, Ending::Moved | Ending::PagesMissing { .. }) {
+        if matches!(ending.runs_on(), RunsOn::Destination) {
             self.output.event(&Event::Summary(self.account.summary(ending.runs_on())));
         }
+        self.output.dismiss(ending.code());
+    }
+}
+
+/// As the operator reads it: a tree that stays is not done.
+fn doing(state: &State) -> String {
+    match state {
+        State::Thawing(thawing) => match thawing.why() {
+            Why::Cancelled => "being cancelled".to_owned(),
+            Why::Failed(_) => "being let go on here".to_owned(),
+        },
+        State::Stuck(_) => "stuck".to_owned(),
+        State::Reaping(_) => "ending the original".to_owned(),
+        state => name(state.phase()),
     }
 }
 

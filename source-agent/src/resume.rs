@@ -1,68 +1,43 @@
 //! `migrate resume`: takes up a migration whose command was killed.
 
-use crate::bulk::Moved;
-use crate::cli::{Resume, Vouch};
-use crate::connection::Peer;
-use crate::engine_thread::{EngineThread, Tree, Workplace};
-use crate::hello;
-use crate::journal::{Journal, Past};
-use crate::news;
+use crate::audience::Audience;
+use crate::cli::Resume;
+use crate::client::Client;
+use crate::complaint::{Complaint, only_root};
+use crate::ending::Purpose;
+use crate::events::Event;
+use crate::frames::Wish;
 use crate::output::Output;
 use crate::page_streams::Wishes;
-use crate::report::Report;
-use crate::run::watch_signals;
-use crate::session::{Course, Session};
-use anyhow::{Context as _, Result};
-use protocol::source::State;
-use protocol::{Outbox, Outcome};
+use crate::unfinished::{NothingToDo, Unfinished};
+use anyhow::Result;
 use std::process::ExitCode;
 
 pub(crate) async fn run(resume: Resume) -> Result<ExitCode> {
-    let Resume { id, vouch, common, state, speed } = resume;
-    let (journal, past) = Journal::reopen(&state.state, id)?;
-    let Some(last) = past.last else { return Ok(nothing_was_touched()) };
-    let place = past.header.place().context("the journal names no destination")?;
-    let peer = Peer::new(place, &common.config)?;
-    let (post, inbox) = news::queue();
-    watch_signals(&post)?;
-    let (root, tree) = (past.header.root, tree(past)?);
-    let (journal, wishes) = (Some(journal), Wishes::from(speed));
-    let workplace = Workplace { root, journal, wishes, post: post.clone(), tree };
-    let engine = EngineThread::start(workplace).context("start the engine's thread")?;
-    let mut out = Outbox::new();
-    let machine = State::recover(id, last, &mut out);
-    let session = Session {
-        id,
-        peer,
-        line: None,
-        engine,
-        inbox,
-        post,
-        moved: Moved::default(),
-        report: Report::new(Output::new(common.json)),
-        vouched: vouch.map(Outcome::from),
-        course: Course::new(0),
-    };
-    Ok(session.run(machine, out).await.code())
-}
-
-fn nothing_was_touched() -> ExitCode {
-    crate::output::print("Nothing was touched: there is nothing to resume.");
-    ExitCode::SUCCESS
-}
-
-/// A tree does not outlive its kernel, and ids of another boot are other processes.
-fn tree(past: Past) -> Result<Tree> {
-    let boot_id = hello::of_this_host()?.host.boot_id;
-    let same = boot_id == past.header.boot_id;
-    Ok(if same { Tree::LeftBehind(past.members) } else { Tree::Ended })
-}
-
-impl From<Vouch> for Outcome {
-    fn from(vouch: Vouch) -> Self {
-        match vouch {
-            Vouch::RunsThere => Self::Running,
-            Vouch::Discarded => Self::Discarded,
-        }
+    if let Err(complaint) = only_root("resume a migration") {
+        return Ok(complaint.say());
     }
+    let client = Client { agent: &resume.agent, state: &resume.state.state };
+    if let Some(code) = client.follow(Wish::Resume { id: resume.id }, resume.common.json).await? {
+        return Ok(code.into());
+    }
+    let Resume { id, common, state, speed, .. } = resume;
+    let unfinished = match Unfinished::open(&state.state, id) {
+        Ok(unfinished) => unfinished,
+        Err(why) => return Ok(nothing_to_do(&why, common.json)),
+    };
+    let audience = Audience::operator(common.json, Purpose::Move)?;
+    let ending = unfinished.run(&common.config, Wishes::from(speed), None, audience).await;
+    Ok(ending.code().into())
+}
+
+/// That it is settled is good news; an id that names nothing is not.
+pub(crate) fn nothing_to_do(why: &NothingToDo, json: bool) -> ExitCode {
+    if let NothingToDo::Settled { .. } = why {
+        let (output, text) = (Output::new(json), format!("{why}."));
+        output.text(&text);
+        output.event(&Event::Note { text });
+        return ExitCode::SUCCESS;
+    }
+    Complaint::from(why).say()
 }

@@ -1,17 +1,15 @@
 //! `migrate` from the command line to its exit code.
 
-use crate::attempt::Attempt;
-use crate::cli::{Cli, Command, Task};
-use crate::news::{News, Post};
+use crate::cli::{Cli, Command, Service, Task};
+use crate::complaint::Complaint;
 use crate::output::print;
-use crate::{check, list, resume};
+use crate::{ca, check, identity, list, resume, service, settle, start, trust};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// One for the session, and some for the link's encryption.
@@ -20,21 +18,31 @@ const WORKERS: usize = 4;
 /// For a thread that still looks up a name.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
+/// `migrate`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_standard_error();
-    match runtime().and_then(|runtime| run(runtime, cli)) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(4)
-        }
-    }
+    log_to_standard_error("warn");
+    let ended = runtime().and_then(|runtime| run(runtime, dispatch(cli)));
+    ended.unwrap_or_else(|error| Complaint::failed(format!("{error:#}")).say())
 }
 
-fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+/// `source-agent`.
+pub fn serve() -> ExitCode {
+    let options = Service::parse();
+    log_to_standard_error("info");
+    let serving = async { service::run(options).await.map(|()| ExitCode::SUCCESS) };
+    runtime().and_then(|runtime| run(runtime, serving)).unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::from(4)
+    })
+}
+
+fn log_to_standard_error(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Colours are noise in a file and in a pipe.
+    let colours = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.with_ansi(colours).init();
 }
 
 fn runtime() -> Result<Runtime> {
@@ -42,37 +50,28 @@ fn runtime() -> Result<Runtime> {
     runtime.context("start the runtime")
 }
 
-fn run(runtime: Runtime, cli: Cli) -> Result<ExitCode> {
-    let ended = runtime.block_on(dispatch(cli));
+fn run(runtime: Runtime, task: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let ended = runtime.block_on(task);
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
     ended
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.task().context("there is nothing to do")? {
-        Task::Move(moving) => Ok(Attempt { moving, only_check: false }.run().await),
+        Task::Move { moving, agent, detach } => start::run(moving, &agent, detach).await,
         Task::Command(Command::Check(check)) => check::run(check).await,
         Task::Command(Command::Fingerprint(fingerprint)) => {
             let identity = link::Identity::load_or_create(&fingerprint.config)?;
             print(&identity.fingerprint().to_string());
             Ok(ExitCode::SUCCESS)
         }
-        Task::Command(Command::List(list)) => list::run(&list),
+        Task::Command(Command::Identity(identity)) => identity::run(&identity).await,
+        Task::Command(Command::Trust(trust)) => trust::run(&trust).await,
+        Task::Command(Command::Ca(ca)) => ca::run(&ca),
+        Task::Command(Command::List(list)) => list::run(&list).await,
+        Task::Command(Command::Status(status)) => list::status(&status).await,
         Task::Command(Command::Resume(resume)) => resume::run(resume).await,
+        Task::Command(Command::Settle(settle)) => settle::run(settle).await,
+        Task::Command(Command::Cancel(cancel)) => start::cancel(&cancel).await,
     }
-}
-
-/// A closed terminal is an operator who has gone, and is treated as one who cancels.
-pub(crate) fn watch_signals(post: &Post) -> io::Result<()> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-        let (mut signal, post) = (signal(kind)?, post.clone());
-        tokio::spawn(async move {
-            while signal.recv().await.is_some() {
-                if post.send(News::Stop).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(())
 }

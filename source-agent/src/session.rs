@@ -3,15 +3,18 @@
 //! This file orders the work and holds none of it. Everything comes through one inbox, so nothing
 //! that changes the state is raced; sending and dialling are waited for in place, both bounded.
 
+mod course;
+
 use crate::bulk::Moved;
 use crate::connection::{Line, Peer};
 use crate::ending::{self, Ending, chain};
 use crate::engine_thread::EngineThread;
 use crate::news::{Inbox, News, Post};
 use crate::report::Report;
+pub(crate) use course::Course;
+use protocol::limits::DECISION_WAIT;
 use protocol::source::{Action, Input, State};
-use protocol::{Failure, Message, MigrationId, Outbox, Outcome, Phase, Todo};
-use std::collections::VecDeque;
+use protocol::{Message, MigrationId, Outbox, Outcome, Phase, Todo};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,9 @@ const DOUBT_WAIT: Duration = Duration::from_secs(60);
 /// The same for a destination that lacks pages and cannot be reached.
 const LONELY_WAIT: Duration = Duration::from_secs(600);
 /// How often the bar moves.
+const IT_ANSWERS: &str =
+    "the destination answers for the tree: its word counts, not the operator's";
+
 const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -34,31 +40,23 @@ pub(crate) struct Session {
     pub(crate) report: Report,
     /// The operator's answer for a destination that cannot be asked.
     pub(crate) vouched: Option<Outcome>,
+    pub(crate) patience: Patience,
     pub(crate) course: Course,
 }
 
-/// What the driver has to remember between two steps.
-#[derive(Debug)]
-pub(crate) struct Course {
-    /// What came up while something was being done.
-    pending: VecDeque<Input>,
-    lines_made: u32,
-    /// In the state that it is in: since when, and how often the operator wanted it to stop.
-    since: Instant,
-    stops: u32,
-    lost: Option<Failure>,
-}
-
-impl Course {
-    pub(crate) fn new(lines_made: u32) -> Self {
-        let (pending, since) = (VecDeque::new(), Instant::now());
-        Self { pending, lines_made, since, stops: 0, lost: None }
-    }
+/// When a tree whose destination cannot be reached is left as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// After a while, or when the operator wants the command line back: `migrate resume` goes on.
+    Operator,
+    /// Never: a source agent has nothing better to do.
+    Agent,
 }
 
 impl Session {
     /// Until the machine has come to rest, or nothing can be done from here.
     pub(crate) async fn run(mut self, mut state: State, out: Outbox<Action>) -> Ending {
+        self.report.decides(&out);
         self.report.is_in(&state);
         self.act(out).await;
         while !state.is_final() && !self.gives_up(&state) {
@@ -77,6 +75,7 @@ impl Session {
         self.report.hears(&input, self.line.as_ref().map(Line::rtt).unwrap_or_default());
         self.remember_loss(&state, &input);
         self.explain_stop(&state, &input);
+        self.heed_destination(&input);
         let was = state.name();
         let is_message = matches!(input, Input::Message(_));
         let mut out = Outbox::new();
@@ -85,6 +84,7 @@ impl Session {
                 if state.name() != was {
                     (self.course.since, self.course.stops) = (Instant::now(), 0);
                 }
+                self.report.decides(&out);
                 self.report.is_in(&state);
                 self.act(out).await;
                 state
@@ -127,6 +127,10 @@ impl Session {
                 if let Err(cause) = self.open_pages().await {
                     self.lose_line(cause);
                 }
+                // Faults come from now on.
+                if let Some(cause) = self.course.faults_lost.take() {
+                    self.lose_line(cause);
+                }
             }
             _ => {}
         }
@@ -153,12 +157,21 @@ impl Session {
         if let Some(line) = self.line.take() {
             line.abandon();
         }
+        if self.course.was_lost_at_once() {
+            let cause = "a link that had just been made was lost".to_owned();
+            self.course.pending.push_back(Input::Disconnected { cause });
+            return;
+        }
         let input = match self.dial().await {
             Ok(line) => {
                 self.line = Some(line);
+                (self.course.remade_at, self.course.faults_lost) = (Some(Instant::now()), None);
                 Input::Reconnected
             }
-            Err(cause) => Input::Disconnected { cause },
+            Err(cause) => {
+                self.course.calls_in_vain += 1;
+                Input::Disconnected { cause }
+            }
         };
         self.course.pending.push_back(input);
     }
@@ -184,14 +197,15 @@ impl Session {
         if let Some(input) = self.course.pending.pop_front() {
             return input;
         }
-        if let Some(input) = self.vouch(state) {
-            return input;
-        }
         let (mut since, mut moved) = (Instant::now(), self.moved_bytes());
         loop {
             if let Ok(Some(news)) = tokio::time::timeout(TICK, self.inbox.recv()).await
-                && let Some(input) = self.read(news)
+                && let Some(input) = self.read(news, state)
             {
+                return input;
+            }
+            // Before it is found that nobody should wait for this any longer.
+            if let Some(input) = self.vouch(state) {
                 return input;
             }
             let now_moved = self.moved_bytes();
@@ -199,7 +213,8 @@ impl Session {
             if now_moved != moved {
                 (since, moved) = (Instant::now(), now_moved);
             }
-            if state.patience().is_some_and(|patience| since.elapsed() >= patience) {
+            let back_off = self.course.back_off();
+            if state.patience().is_some_and(|patience| since.elapsed() >= patience + back_off) {
                 return Input::TimedOut;
             }
             if self.gives_up(state) {
@@ -208,7 +223,7 @@ impl Session {
         }
     }
 
-    fn read(&mut self, news: News) -> Option<Input> {
+    fn read(&mut self, news: News, state: &State) -> Option<Input> {
         match news {
             News::Input(input) => return Some(input),
             News::Heard { line, message } if self.is_current(line) => {
@@ -218,11 +233,29 @@ impl Session {
                 self.lose_line(cause);
                 return self.course.pending.pop_front();
             }
-            News::Heard { .. } | News::Lost { .. } => {}
+            // The rounds go on without it, and a tree that needs it may not be long in coming.
+            News::FaultsLost { line, cause } if self.is_current(line) => {
+                if !matches!(state, State::Serving(_)) {
+                    self.course.faults_lost = Some(cause);
+                    return None;
+                }
+                self.lose_line(cause);
+                return self.course.pending.pop_front();
+            }
+            News::Heard { .. } | News::Lost { .. } | News::FaultsLost { .. } => {}
+            News::Vouch(_) if self.is_served(state) => self.report.note(IT_ANSWERS),
+            News::Vouch(outcome) => self.vouched = Some(outcome),
+            News::Ask => {
+                (self.course.since, self.course.stops) = (Instant::now(), 0);
+                self.course.calls_in_vain = 0;
+                let is_waiting = self.line.is_none() && state.patience().is_some();
+                return is_waiting.then_some(Input::TimedOut);
+            }
             News::Stop => {
                 self.course.stops += 1;
                 return Some(Input::Cancelled);
             }
+            News::Freezes { began, at } => self.report.freezes(began, at),
             News::Step { name, took } => self.report.step(name, took),
         }
         None
@@ -236,26 +269,63 @@ impl Session {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// Only for a destination that was asked and did not answer.
+    /// What an operator has answered holds until the destination answers for the tree itself.
+    fn heed_destination(&mut self, input: &Input) {
+        let answers = match input {
+            Input::Message(Message::Decided(decided)) => decided.outcome() == Outcome::Running,
+            Input::Message(Message::Missing(_) | Message::Complete(_)) => true,
+            _ => false,
+        };
+        if answers && self.vouched.take().is_some() {
+            self.report.note(IT_ANSWERS);
+        }
+    }
+
+    fn is_served(&self, state: &State) -> bool {
+        matches!(state, State::Serving(_)) && self.line.is_some()
+    }
+
+    /// Only for a destination that cannot be reached or does not answer, or that lost the tree.
     fn vouch(&mut self, state: &State) -> Option<Input> {
-        let asked_in_vain = matches!(state, State::InDoubt(_) | State::Serving(_))
-            && self.line.is_none()
-            && self.course.since.elapsed() > Duration::ZERO;
-        let outcome = asked_in_vain.then(|| self.vouched.take()).flatten();
-        outcome.map(Input::Vouched)
+        let waited = self.course.since.elapsed();
+        let is_silent = match state {
+            State::InDoubt(doubt) if doubt.is_lost() => true,
+            State::InDoubt(_) => self.line.is_none() || waited > DECISION_WAIT,
+            State::Serving(_) => self.line.is_none(),
+            _ => false,
+        };
+        if waited.is_zero() || !is_silent {
+            return None;
+        }
+        let outcome = self.vouched.take()?;
+        self.course.answered = Some(outcome);
+        Some(Input::Vouched(outcome))
     }
 
     fn gives_up(&self, state: &State) -> bool {
-        let waited = self.course.since.elapsed();
+        if self.engine.is_gone() || matches!(state, State::Stuck(_)) {
+            return true;
+        }
+        if !self.is_tiresome(state) {
+            return false;
+        }
+        if self.patience == Patience::Agent {
+            self.report.dismiss(&Ending::of(state.clone(), self.id));
+        }
+        self.patience == Patience::Operator
+    }
+
+    /// Whether an operator should not wait any longer.
+    fn is_tiresome(&self, state: &State) -> bool {
+        let (waited, stops) = (self.course.since.elapsed(), self.course.stops);
         match state {
-            State::Stuck(_) => true,
-            State::InDoubt(_) => self.course.stops > 0 || waited > DOUBT_WAIT,
-            State::Serving(_) if self.line.is_none() => {
-                self.course.stops > 0 || waited > LONELY_WAIT
-            }
+            // It has said that it is lost there, and says nothing else if it is asked again.
+            State::InDoubt(doubt) if doubt.is_lost() => self.vouched.is_none(),
+            State::InDoubt(_) => stops > 0 || waited > DOUBT_WAIT,
+            State::Serving(_) if self.line.is_none() => stops > 0 || waited > LONELY_WAIT,
             // Too late to cancel; who insists leaves the tree without its pages.
-            State::Serving(_) => self.course.stops > 1,
-            _ => self.engine.is_gone(),
+            State::Serving(_) => stops > 1,
+            _ => false,
         }
     }
 
@@ -273,9 +343,17 @@ impl Session {
     }
 
     async fn end(mut self, state: State) -> Ending {
-        let mut ending = Ending::of(state, self.id);
+        let has_panicked = self.engine.is_gone() && !state.is_final();
+        let mut ending = if has_panicked {
+            Ending::after_panic(&state, self.id)
+        } else {
+            Ending::of(state, self.id)
+        };
         if let (Ending::Moved, Some(failure)) = (&ending, &self.course.lost) {
             ending = ending::lost(self.id, failure);
+        }
+        if let Some(outcome) = self.course.answered {
+            ending = ending.after_answer(outcome);
         }
         if let Some(line) = self.line.take() {
             line.close("the source has nothing more to say").await;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-const SETTLED_LIMIT: Duration = Duration::from_secs(5);
+const SETTLED_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footprint {
@@ -91,8 +91,8 @@ impl Footprint {
     }
 }
 
-/// `State`, memory sizes and context switches change by themselves; these do not. `TracerPid` and
-/// the signal masks are among them: a tracer that stayed, or a signal that we left blocked, shows.
+/// Memory sizes and context switches change by themselves; these do not. `TracerPid` and the signal
+/// masks are among them: a tracer that stayed, or a signal that we left blocked, shows.
 const IDENTITY: &[&str] = &[
     "Name",
     "Umask",
@@ -124,9 +124,17 @@ fn identities(host: &Host, pid: i32) -> Result<BTreeMap<i32, Vec<String>>> {
     let identity = |tid| {
         let status = host.read(&format!("/proc/{pid}/task/{tid}/status"))?;
         let named = |line: &&str| line.split_once(':').is_some_and(|(n, _)| IDENTITY.contains(&n));
-        Ok((tid, status.lines().filter(named).map(str::to_owned).collect()))
+        let lasting = status.lines().filter(named).map(str::to_owned);
+        Ok((tid, lasting.chain(stopped(&status)).collect()))
     };
     threads(host, pid)?.into_iter().map(identity).collect()
+}
+
+/// Whether a thread sleeps or runs is chance, but a thread that stands still was made to.
+fn stopped(status: &str) -> Option<String> {
+    let state = status.lines().find(|line| line.starts_with("State:"))?;
+    let is_stopped = state.contains("\tT (stopped)") || state.contains("\tt (tracing stop)");
+    is_stopped.then(|| state.to_owned())
 }
 
 pub fn threads(host: &Host, pid: i32) -> Result<Vec<i32>> {
@@ -245,6 +253,15 @@ mod tests {
         assert!(before.compare(&before).is_ok());
         let said = before.compare(&after).unwrap_err().to_string();
         assert!(said.ends_with("- descriptor 1 b\n+ descriptor 3 uffd"), "{said}");
+    }
+
+    #[test]
+    fn only_a_state_that_lasts_is_part_of_who_a_thread_is() {
+        let state = |state| stopped(&format!("Name:\tx\nState:\t{state}\nTgid:\t1\n"));
+        assert_eq!(state("R (running)"), None);
+        assert_eq!(state("S (sleeping)"), None);
+        assert_eq!(state("T (stopped)").as_deref(), Some("State:\tT (stopped)"));
+        assert_eq!(state("t (tracing stop)").as_deref(), Some("State:\tt (tracing stop)"));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where a host looks for programs.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// How a host is made. Passed as one argument, so that the helper needs no command line of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {

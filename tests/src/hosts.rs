@@ -3,15 +3,21 @@
 //! number of pairs can exist at once.
 
 mod agents;
+mod clients;
+pub mod far;
 mod host;
+mod namespaces;
 
-pub use agents::{CONFIG, start_agent};
-pub use host::{Host, Output, Started};
+pub use agents::{
+    CONFIG, SOCKET, SOURCE_STATE, listed, start_agent, start_agent_with, start_source_agent,
+};
+pub use clients::{SERVICE, SERVICE_V4, SERVICE_V6};
+pub use host::{Address, Host, Output, Started};
+pub use namespaces::{BRIDGE, CABLE, ip, is_up, namespace};
 
 use crate::host_init::Setup;
-use crate::place;
+use crate::{place, workload};
 use anyhow::{Context, Result, ensure};
-use host::Address;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,12 +44,32 @@ pub struct TwoHosts {
 
 impl TwoHosts {
     pub fn new() -> Result<Self> {
+        let hosts = Self::apart()?;
+        join(&hosts.a, &hosts.b)?;
+        Ok(hosts)
+    }
+
+    /// The two, and the host on which their clients run. [`SERVICE`] is an address of `a`.
+    pub fn with_clients() -> Result<(Self, Host)> {
+        let (mut hosts, clients) = Self::around_clients()?;
+        hosts.start_agents()?;
+        Ok((hosts, clients))
+    }
+
+    /// The same, without agents.
+    pub fn around_clients() -> Result<(Self, Host)> {
+        let hosts = Self::apart()?;
+        let clients = clients::host(hosts.shared())?;
+        clients::join(&hosts, &clients)?;
+        Ok((hosts, clients))
+    }
+
+    fn apart() -> Result<Self> {
         let directory = TempDir::with_prefix_in("pair-", place::made("two-hosts")?)?;
         let shared = directory.path().to_path_buf();
         write_names(&shared)?;
         let a = Host::new(ADDRESS_A, setup("hosta", 1000, &shared)?)?;
         let b = Host::new(ADDRESS_B, setup("hostb", 20_000, &shared)?)?;
-        join(&a, &b)?;
         Ok(Self { a, b, shared, agents: Vec::new(), _directory: directory })
     }
 
@@ -54,7 +80,9 @@ impl TwoHosts {
 }
 
 fn setup(hostname: &str, first_pid: u32, shared: &Path) -> Result<Setup> {
-    let kept = [place::programs()?, place::made("workloads")?, shared.to_path_buf()];
+    // Of a checkout in /tmp the hosts see nothing else.
+    let sources = PathBuf::from(workload::SOURCES);
+    let kept = [place::programs()?, place::made("workloads")?, shared.to_path_buf(), sources];
     Ok(Setup {
         hostname: hostname.into(),
         first_pid,

@@ -5,6 +5,8 @@ use crate::hosts::Started;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs;
+use std::ops::Range;
+use std::time::Duration;
 
 /// The documented exit codes of `migrate`.
 pub mod exit {
@@ -60,6 +62,29 @@ impl Moved {
         self.named("summary").last().with_context(|| format!("no summary: {}", self.story()))
     }
 
+    /// When the tree stood still, by the wall clock in microseconds since 1970.
+    pub fn freeze_us(&self) -> Result<Range<u64>> {
+        let summary = self.summary()?;
+        let began = summary["frozen_at_us"].as_u64().context("when the freeze began")?;
+        let lasted = summary["downtime_ms"].as_f64().context("how long the freeze lasted")?;
+        let lasted = Duration::try_from_secs_f64(lasted / 1e3)?;
+        Ok(began..began + u64::try_from(lasted.as_micros())?)
+    }
+
+    /// When the tree's connections lived on no host, as far as can be known for certain: from when the
+    /// source had read them until the destination was told that it may, by the wall clock in
+    /// microseconds since 1970.
+    pub fn gap_us(&self) -> Result<Range<u64>> {
+        let (frozen, steps) = (self.freeze_us()?, &self.summary()?["freeze_ms"]);
+        let before_the_end = |names: &[&str]| {
+            let ms = names.iter().map(|name| steps[*name].as_f64().context("a step of the freeze"));
+            let us = Duration::try_from_secs_f64(ms.sum::<Result<f64>>()? / 1e3)?.as_micros();
+            Ok::<u64, anyhow::Error>(frozen.end - u64::try_from(us)?)
+        };
+        let given = before_the_end(&["handover"])?;
+        Ok(before_the_end(&["handover", "surrender", "build and wire"])?..given)
+    }
+
     /// Each refusal as one line: object, reason, advice.
     pub fn refusals(&self) -> Vec<String> {
         let line =
@@ -67,9 +92,20 @@ impl Moved {
         self.named("refusal").map(line).collect()
     }
 
-    /// The causes of a failure in one line.
+    /// The causes of a failure in one line, and where the tree runs now.
     pub fn failure(&self) -> String {
-        self.named("failure").map(|value| value["chain"].to_string()).collect()
+        let line =
+            |value: &Value| format!("{} runs_on {}", value["chain"], text(&value["runs_on"]));
+        self.named("failure").map(line).collect()
+    }
+
+    /// Fails unless its refusals and failures name each of these. What the agents logged beside
+    /// them does not count.
+    pub fn expect_names(&self, names: &[&str]) -> Result<()> {
+        let said = format!("{} {}", self.refusals().join("\n"), self.failure());
+        let unnamed = names.iter().find(|name| !said.contains(**name));
+        ensure!(unnamed.is_none(), "it does not name {unnamed:?}: {}", self.story());
+        Ok(())
     }
 }
 
@@ -85,7 +121,7 @@ mod tests {
 {"event":"round","round":1,"pages":7,"bytes":28672}
 {"event":"refusal","object":"fd 7","reason":"is a tty","advice":"Close it."}
 {"event":"failure","chain":["send","reset"],"runs_on":"source"}
-{"event":"summary","downtime_ms":7}
+{"event":"summary","frozen_at_us":5000,"downtime_ms":7.25,"freeze_ms":{"build and wire":3,"surrender":1,"handover":2,"stop":1}}
 "#;
 
     fn moved(status: Status, said: &str) -> Result<Moved> {
@@ -101,8 +137,12 @@ mod tests {
         let moved = moved(Status::Exited(0), SAID).unwrap();
         assert_eq!(moved.named("round").count(), 1);
         assert_eq!(moved.refusals(), ["fd 7 | is a tty | Close it."]);
-        assert_eq!(moved.failure(), r#"["send","reset"]"#);
-        assert_eq!(moved.summary().unwrap()["downtime_ms"], 7);
+        assert_eq!(moved.failure(), r#"["send","reset"] runs_on source"#);
+        assert!(moved.expect_names(&["fd 7", "reset"]).is_ok());
+        assert!(moved.expect_names(&["it said so"]).is_err());
+        assert_eq!(moved.summary().unwrap()["downtime_ms"], 7.25);
+        assert_eq!(moved.freeze_us().unwrap(), 5000..12250);
+        assert_eq!(moved.gap_us().unwrap(), 6250..10250);
         assert!(moved.success().is_ok());
     }
 

@@ -1,5 +1,6 @@
 //! Where the build put things: everything a test runs stands beside the test in one directory.
 
+use crate::host_init;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,11 @@ pub fn program(name: &str) -> Result<String> {
         bail!("{} is not built yet: run `cargo build --workspace --bins`", path.display());
     }
     text(&path)
+}
+
+/// Whether a program of the system is there for the hosts. A test that needs one says that it is skipped.
+pub fn is_installed(name: &str) -> bool {
+    host_init::PATH.split(':').any(|directory| Path::new(directory).join(name).is_file())
 }
 
 /// A directory for what tests make, such as `target/workloads`.

@@ -49,6 +49,14 @@ fn compile(source: &Path, built: &Path) -> Result<()> {
     fs::rename(&mine, built).with_context(|| format!("put {} in place", built.display()))
 }
 
+/// Gives a host what workloads have to find there when they come: a FIFO of its own (the two hosts share a
+/// kernel, and so would share the bytes of one), and the right to ping.
+pub fn make_ready(host: &Host) -> Result<()> {
+    host.run(&["mkfifo", "/tmp/fifo"])?.success()?;
+    let permit = "echo 0 0 > /proc/sys/net/ipv4/ping_group_range";
+    host.run(&["sh", "-c", permit])?.success().map(drop)
+}
+
 /// A workload that runs on one host or the other; its output file is the same on both.
 #[derive(Debug)]
 pub struct Workload {

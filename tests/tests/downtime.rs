@@ -42,8 +42,13 @@ fn report_after_the_move(heart: &Workload) -> Result<Report> {
 fn figures(report: &Report, moved: &Moved) -> Result<String> {
     let summary = moved.summary()?;
     Ok(format!(
-        "the program saw {} us; migrate says {} ms after {} rounds, freeze by step {}",
-        report.max_gap_us, summary["downtime_ms"], summary["rounds"], summary["freeze_ms"]
+        "the program saw {} us, {} us of them in the freeze; migrate says {} ms after {} rounds, \
+         freeze by step {}",
+        report.max_gap_us,
+        report.max_gap_within(moved.freeze_us()?),
+        summary["downtime_ms"],
+        summary["rounds"],
+        summary["freeze_ms"]
     ))
 }
 

@@ -1,13 +1,11 @@
 //! Bad lines between the hosts: slow, lossy, cut in mid-copy; and an operator who changes his mind.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use std::fs;
-use tests::footprint::Footprint;
-use tests::hosts::{RELAY_ADDRESS, Started, TwoHosts};
+use tests::attempt::Attempt;
+use tests::hosts::{RELAY_ADDRESS, TwoHosts};
 use tests::moved::exit;
 use tests::relay::{Conditions, Relay};
-use tests::wait;
 use tests::workload::Workload;
 
 fn relay(hosts: &TwoHosts) -> Result<Relay> {
@@ -44,28 +42,22 @@ fn a_writer_faster_than_the_line_moves_all_the_same() -> Result<()> {
     moves_over(&slow, &["--lazy", "never"])
 }
 
-/// A move that is so slow that the test can do something in the middle of it.
-fn begin(hosts: &TwoHosts, workload: &Workload, to: &str) -> Result<Started> {
-    let options = ["--bandwidth", "40"];
-    let command = hosts.start_migrate(workload.pid, &hosts.a, to, &options)?;
-    wait::until(
-        wait::PATIENCE,
-        || "the copy to begin".into(),
-        || Ok(fs::read_to_string(&command.stdout)?.contains("\"rounds\"").then_some(())),
-    )?;
-    Ok(command)
+/// So slow that the test can do something in the middle of it.
+fn begin<'hosts>(
+    hosts: &'hosts TwoHosts,
+    workload: &Workload,
+    to: &str,
+) -> Result<Attempt<'hosts>> {
+    let attempt = Attempt::begin(hosts, workload.pid, to, &["--bandwidth", "40"])?;
+    attempt.is_in("rounds")?;
+    Ok(attempt)
 }
 
-/// As if nobody had asked: on the source as it was, and not on the destination.
-fn is_untouched(hosts: &TwoHosts, workload: &Workload, before: &Footprint) -> Result<()> {
-    before.expect_again(&hosts.a, workload.pid)?;
-    workload.proves_itself(&hosts.a)?;
-    wait::until(
-        wait::PATIENCE,
-        || "the stub on hostb to go".into(),
-        || Ok((!hosts.b.exists(workload.pid)).then_some(())),
-    )?;
-    workload.stop(&hosts.a)
+/// It goes on where it is, and nowhere else.
+fn stays(attempt: &Attempt<'_>, workload: &Workload) -> Result<()> {
+    workload.proves_itself(&attempt.hosts.a)?;
+    attempt.leaves_nothing_on_b()?;
+    workload.stop(&attempt.hosts.a)
 }
 
 #[test]
@@ -73,12 +65,10 @@ fn a_cut_in_mid_copy_leaves_the_process_on_the_source() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     let relay = relay(&hosts)?;
     let workload = Workload::start(&hosts.a, "writer", &["64"])?;
-    let before = Footprint::settled(&hosts.a, workload.pid)?;
-    let command = begin(&hosts, &workload, THROUGH_THE_RELAY)?;
+    let attempt = begin(&hosts, &workload, THROUGH_THE_RELAY)?;
     relay.cut()?;
-    let moved = hosts.finish_migrate(&hosts.a, &command)?;
-    ensure!(moved.exit == exit::FAILED, "{}", moved.story());
-    is_untouched(&hosts, &workload, &before).with_context(|| moved.story())
+    let moved = attempt.ends_with(exit::FAILED)?;
+    stays(&attempt, &workload).with_context(|| moved.story())
 }
 
 #[test]
@@ -86,11 +76,11 @@ fn a_short_cut_in_mid_copy_is_outlived() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     let relay = relay(&hosts)?;
     let workload = Workload::start(&hosts.a, "writer", &["16"])?;
-    let command = begin(&hosts, &workload, THROUGH_THE_RELAY)?;
+    let attempt = begin(&hosts, &workload, THROUGH_THE_RELAY)?;
     relay.cut()?;
     std::thread::sleep(std::time::Duration::from_millis(500));
     relay.heal()?;
-    let moved = hosts.finish_migrate(&hosts.a, &command)?.success()?;
+    let moved = attempt.finish()?.success()?;
     workload.proves_itself(&hosts.b).with_context(|| moved.story())?;
     workload.stop(&hosts.b)
 }
@@ -99,21 +89,18 @@ fn a_short_cut_in_mid_copy_is_outlived() -> Result<()> {
 fn ctrl_c_in_mid_copy_leaves_the_process_on_the_source() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     let workload = Workload::start(&hosts.a, "writer", &["64"])?;
-    let before = Footprint::settled(&hosts.a, workload.pid)?;
-    let command = begin(&hosts, &workload, "hostb")?;
-    hosts.a.signal(command.pid, Signal::SIGINT)?;
-    let moved = hosts.finish_migrate(&hosts.a, &command)?;
-    ensure!(moved.exit == exit::CANCELLED, "{}", moved.story());
-    is_untouched(&hosts, &workload, &before).with_context(|| moved.story())
+    let attempt = begin(&hosts, &workload, "hostb")?;
+    attempt.signal(Signal::SIGINT)?;
+    let moved = attempt.ends_with(exit::CANCELLED)?;
+    stays(&attempt, &workload).with_context(|| moved.story())
 }
 
 #[test]
 fn a_killed_command_leaves_the_process_on_the_source() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     let workload = Workload::start(&hosts.a, "writer", &["64"])?;
-    let before = Footprint::settled(&hosts.a, workload.pid)?;
-    let command = begin(&hosts, &workload, "hostb")?;
-    hosts.a.signal(command.pid, Signal::SIGKILL)?;
-    hosts.a.end_of(command.pid, wait::PATIENCE)?;
-    is_untouched(&hosts, &workload, &before)
+    let attempt = begin(&hosts, &workload, "hostb")?;
+    attempt.is_killed()?;
+    attempt.is_as_it_was()?;
+    stays(&attempt, &workload)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use tests::footprint::children;
 use tests::hosts::{Host, TwoHosts};
 use tests::wait;
-use tests::workload::Workload;
+use tests::workload::{self, Workload};
 
 macro_rules! moves {
     ($($name:ident),* $(,)?) => { $(
@@ -27,42 +27,11 @@ macro_rules! moves {
     )* };
 }
 
-moves!(
-    blocked,
-    churn,
-    clock,
-    counter,
-    credentials,
-    devices,
-    dup,
-    epoll,
-    eventfd,
-    fifo,
-    limits_names,
-    mappings,
-    memfd,
-    pipe,
-    private_file,
-    regular_file,
-    robust,
-    shared_anon,
-    shared_file,
-    signalfd,
-    signals,
-    socketpair,
-    tcp_listen,
-    threads,
-    timerfd,
-    timers,
-    tree,
-    udp_bound,
-    writer,
-);
+tests::every_workload! { moves }
 
 fn there_and_back(name: &str, options: &[&str]) -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
-    // Each host has a FIFO of its own at this path: the two share a kernel, and so one FIFO's bytes.
-    hosts.b.run(&["mkfifo", "/tmp/fifo"])?.success()?;
+    workload::make_ready(&hosts.b)?;
     let workload = Workload::start(&hosts.a, name, &[])?;
     workload.proves_itself(&hosts.a)?;
     go(&hosts, &workload, &hosts.a, &hosts.b, options).context("there")?;
@@ -80,7 +49,7 @@ fn go(
     let descendants = children(from, workload.pid)?;
     let moved = hosts.migrate(workload.pid, from, to, options)?;
     let story = moved.story();
-    moved.success()?;
+    moved.success().with_context(|| format!("the workload said: {:?}", workload.said()))?;
     workload.proves_itself(to).with_context(|| story.clone())?;
     // Of what comes and goes only the first process is sure to be in both places.
     let expected = if workload.name == "churn" { vec![] } else { descendants };

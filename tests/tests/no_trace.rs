@@ -4,11 +4,11 @@
 use anyhow::{Context, Result};
 use tests::footprint::Footprint;
 use tests::hosts::TwoHosts;
-use tests::workload::Workload;
+use tests::workload::{self, Workload};
 
 fn leaves_no_trace(name: &str, options: &[&str]) -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
-    hosts.b.run(&["mkfifo", "/tmp/fifo"])?.success()?;
+    workload::make_ready(&hosts.b)?;
     let workload = Workload::start(&hosts.a, name, &[])?;
     workload.proves_itself(&hosts.a)?;
     let before = Footprint::settled(&hosts.a, workload.pid)?;
@@ -34,36 +34,7 @@ macro_rules! no_trace {
     )* };
 }
 
-no_trace!(
-    blocked,
-    clock,
-    counter,
-    credentials,
-    devices,
-    dup,
-    epoll,
-    eventfd,
-    fifo,
-    limits_names,
-    mappings,
-    memfd,
-    pipe,
-    private_file,
-    regular_file,
-    robust,
-    shared_anon,
-    shared_file,
-    signalfd,
-    signals,
-    socketpair,
-    tcp_listen,
-    threads,
-    timerfd,
-    timers,
-    tree,
-    udp_bound,
-    writer,
-);
+tests::every_steady_workload! { no_trace }
 
 /// A second move finds nothing that the first one left behind, also in what one look cannot see.
 #[test]

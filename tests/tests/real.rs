@@ -2,15 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use std::path::Path;
-use std::process::Command;
 use tests::build::Build;
 use tests::host_init::Status;
 use tests::hosts::{Host, TwoHosts};
 use tests::redis::server::{self, RunningWriter};
 use tests::scale::{repetitions, scaled};
 use tests::workload::{SOURCES, Workload};
-use tests::{place, say, wait};
+use tests::{go, place, say, wait};
 
 /// Moves `pid` there and back, ten times, and has it prove itself after every move.
 fn ten_times(
@@ -61,23 +59,10 @@ fn python_with_threads_and_children_joined_by_pipes() -> Result<()> {
 
 #[test]
 fn a_go_program() -> Result<()> {
-    let Some(program) = go_program()? else {
+    let Some(program) = go::program("routines")? else {
         return Ok(say::skip("real a_go_program", "there is no go (package golang-go)")?);
     };
     program_ten_times("routines", &[&program])
-}
-
-fn go_program() -> Result<Option<String>> {
-    let built = place::made("workloads")?.join("routines");
-    let source = Path::new(SOURCES).join("routines.go");
-    let go = Command::new("go").arg("build").arg("-o").args([&built, &source]).status();
-    match go {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        status => {
-            ensure!(status?.success(), "go build failed");
-            Ok(Some(place::text(&built)?))
-        }
-    }
 }
 
 #[test]

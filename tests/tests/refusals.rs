@@ -1,58 +1,17 @@
 //! What cannot be moved: refused with the object's name, and the source's process is as it was, to
 //! the last descriptor and mapping.
-//!
-//! Two hosts on one machine have one processor, and there is one protocol version: what a missing
-//! processor feature or another version leads to is proven where `protocol` negotiates.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::process::Command;
-use tests::footprint::Footprint;
+use tests::attempt::{fails, is_refused};
+use tests::footprint::children;
 use tests::host_init::Status;
 use tests::hosts::{CONFIG, Started, TwoHosts};
-use tests::moved::{Moved, exit};
+use tests::moved::exit;
 use tests::workload::Workload;
 use tests::{place, say, wait};
-
-/// A process on `hosta` of which a move to `to` must fail before the handover.
-struct Attempt<'hosts> {
-    hosts: &'hosts TwoHosts,
-    pid: i32,
-    to: &'hosts str,
-    /// What the answer must name.
-    names: &'hosts [&'hosts str],
-}
-
-impl Attempt<'_> {
-    fn is_refused(&self) -> Result<Moved> {
-        let a = &self.hosts.a;
-        let before = Footprint::settled(a, self.pid)?;
-        let command = self.hosts.start_migrate(self.pid, a, self.to, &[])?;
-        let moved = self.hosts.finish_migrate(a, &command)?;
-        let story = moved.story();
-        ensure!([exit::REFUSED, exit::FAILED].contains(&moved.exit), "{story}");
-        for name in self.names {
-            ensure!(story.contains(name), "it does not name {name:?}: {story}");
-        }
-        before.expect_again(a, self.pid).with_context(|| story.clone())?;
-        ensure!(is_running_free(self.hosts, self.pid)?, "it is stopped or traced: {story}");
-        Ok(moved)
-    }
-}
-
-/// Neither stopped nor being traced by the command or what is left of it.
-fn is_running_free(hosts: &TwoHosts, pid: i32) -> Result<bool> {
-    let status = hosts.a.read(&format!("/proc/{pid}/status"))?;
-    Ok(status.contains("\nState:\tS") || status.contains("\nState:\tR"))
-}
-
-/// Also refused: for reasons that stand in the answer as refusals, before anything was touched.
-fn expect_refusals(moved: &Moved) -> Result<()> {
-    ensure!(moved.exit == exit::REFUSED, "{}", moved.story());
-    ensure!(!moved.refusals().is_empty(), "{}", moved.story());
-    Ok(())
-}
 
 #[test]
 fn no_such_process() -> Result<()> {
@@ -86,9 +45,18 @@ fn a_traced_process() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
     let tracer = Workload::start(&hosts.a, "tracer", &[&workload.pid.to_string()])?;
-    let names = [&*format!("{}", tracer.pid), "trace"];
-    let attempt = Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &names };
-    expect_refusals(&attempt.is_refused()?)?;
+    is_refused(&hosts, workload.pid, "hostb", &[&tracer.pid.to_string(), "trace"])?;
+    hosts.a.signal(tracer.pid, Signal::SIGKILL)?;
+    workload.stop(&hosts.a)
+}
+
+#[test]
+fn a_process_that_traces_another() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    let workload = Workload::start(&hosts.a, "counter", &[])?;
+    let tracee = workload.pid.to_string();
+    let tracer = Workload::start(&hosts.a, "tracer", &[&tracee])?;
+    is_refused(&hosts, tracer.pid, "hostb", &[&format!("traces process {tracee} (counter)")])?;
     hosts.a.signal(tracer.pid, Signal::SIGKILL)?;
     workload.stop(&hosts.a)
 }
@@ -101,8 +69,7 @@ fn a_host_that_does_not_answer() -> Result<()> {
     let fingerprint = fingerprint.split_whitespace().nth(1).context("a known host")?;
     hosts.a.write(&known, &format!("192.0.2.77 {fingerprint}\n"))?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
-    let names = ["192.0.2.77"];
-    Attempt { hosts: &hosts, pid: workload.pid, to: "192.0.2.77", names: &names }.is_refused()?;
+    fails(&hosts, workload.pid, "192.0.2.77", &["192.0.2.77"])?;
     workload.stop(&hosts.a)
 }
 
@@ -111,7 +78,7 @@ fn a_host_without_an_agent() -> Result<()> {
     let hosts = TwoHosts::new()?;
     hosts.introduce()?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
-    Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &["hostb"] }.is_refused()?;
+    fails(&hosts, workload.pid, "hostb", &["hostb"])?;
     workload.stop(&hosts.a)
 }
 
@@ -120,8 +87,7 @@ fn a_host_that_we_do_not_know() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     hosts.a.write(&format!("{CONFIG}/known_hosts"), "")?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
-    let names = ["hostb", "known_hosts"];
-    Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &names }.is_refused()?;
+    fails(&hosts, workload.pid, "hostb", &["hostb", "known_hosts"])?;
     workload.stop(&hosts.a)
 }
 
@@ -132,7 +98,7 @@ fn a_host_with_another_key_than_we_know() -> Result<()> {
     let own = own.split_whitespace().nth(1).context("a known host")?.to_owned();
     hosts.a.write(&format!("{CONFIG}/known_hosts"), &format!("hostb {own}\n"))?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
-    Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &["hostb"] }.is_refused()?;
+    fails(&hosts, workload.pid, "hostb", &["hostb"])?;
     workload.stop(&hosts.a)
 }
 
@@ -143,7 +109,7 @@ fn a_host_that_does_not_authorise_us() -> Result<()> {
     hosts.b.write(&format!("{CONFIG}/authorized_hosts"), "")?;
     tests::hosts::start_agent(&hosts.b)?;
     let workload = Workload::start(&hosts.a, "counter", &[])?;
-    Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &["hostb"] }.is_refused()?;
+    fails(&hosts, workload.pid, "hostb", &["hostb"])?;
     workload.stop(&hosts.a)
 }
 
@@ -155,8 +121,9 @@ fn sleeper(hosts: &TwoHosts, redirections: &str) -> Result<Started> {
         wait::PATIENCE,
         || "the shell to become sleep".into(),
         || {
-            let name = hosts.a.read(&format!("/proc/{}/comm", sleeper.pid))?;
-            Ok((name == "sleep\n").then_some(()))
+            // In the midst of execve(2) it has the name already, and nothing else.
+            let stat = hosts.a.read(&format!("/proc/{}/stat", sleeper.pid))?;
+            Ok(stat.contains("(sleep) S ").then_some(()))
         },
     )?;
     Ok(sleeper)
@@ -167,9 +134,7 @@ fn a_destination_without_the_file() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
     hosts.a.write("/tmp/only-here", "x")?;
     let sleeper = sleeper(&hosts, "7</tmp/only-here")?;
-    let names = ["/tmp/only-here"];
-    let attempt = Attempt { hosts: &hosts, pid: sleeper.pid, to: "hostb", names: &names };
-    expect_refusals(&attempt.is_refused()?)
+    is_refused(&hosts, sleeper.pid, "hostb", &["/tmp/only-here"]).map(drop)
 }
 
 #[test]
@@ -178,9 +143,7 @@ fn a_destination_with_another_file_of_that_name() -> Result<()> {
     hosts.a.write("/tmp/both", "x")?;
     hosts.b.write("/tmp/both", "something longer")?;
     let sleeper = sleeper(&hosts, "7</tmp/both")?;
-    let names = ["/tmp/both"];
-    let attempt = Attempt { hosts: &hosts, pid: sleeper.pid, to: "hostb", names: &names };
-    expect_refusals(&attempt.is_refused()?)
+    is_refused(&hosts, sleeper.pid, "hostb", &["/tmp/both"]).map(drop)
 }
 
 #[test]
@@ -189,9 +152,7 @@ fn every_blocker_stands_in_one_answer() -> Result<()> {
     hosts.a.write("/tmp/first", "x")?;
     hosts.a.write("/tmp/second", "x")?;
     let sleeper = sleeper(&hosts, "7</tmp/first 8</tmp/second")?;
-    let names = ["/tmp/first", "/tmp/second"];
-    let attempt = Attempt { hosts: &hosts, pid: sleeper.pid, to: "hostb", names: &names };
-    let moved = attempt.is_refused()?;
+    let moved = is_refused(&hosts, sleeper.pid, "hostb", &["/tmp/first", "/tmp/second"])?;
     ensure!(moved.refusals().len() >= 2, "{}", moved.story());
     Ok(())
 }
@@ -205,10 +166,43 @@ fn a_destination_with_the_pid_taken() -> Result<()> {
         format!("echo {} > /proc/sys/kernel/ns_last_pid; sleep 1000 & echo $!", workload.pid - 1);
     let taken = hosts.b.run(&["sh", "-c", &take])?.success()?;
     ensure!(taken.trim() == workload.pid.to_string(), "the sleeper got {taken}");
-    let names = [&*workload.pid.to_string()];
-    Attempt { hosts: &hosts, pid: workload.pid, to: "hostb", names: &names }.is_refused()?;
+    is_refused(&hosts, workload.pid, "hostb", &[&workload.pid.to_string()])?;
     ensure!(hosts.b.read(&format!("/proc/{}/comm", workload.pid))? == "sleep\n");
     workload.stop(&hosts.a)
+}
+
+/// Its leader is gone, and a member of it lives.
+#[test]
+fn a_destination_with_a_session_of_that_id() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    let workload = Workload::start(&hosts.a, "counter", &[])?;
+    let pid = workload.pid;
+    let leave = format!(
+        "echo {} > /proc/sys/kernel/ns_last_pid; setsid sh -c 'sleep 1000 & echo $$'; true",
+        pid - 1
+    );
+    let leader = hosts.b.run(&["sh", "-c", &leave])?.success()?;
+    ensure!(leader.trim() == pid.to_string() && !hosts.b.exists(pid), "the leader was {leader}");
+    let names = [&*format!("process {pid}"), "is the id of a session on the destination"];
+    is_refused(&hosts, pid, "hostb", &names)?;
+    workload.stop(&hosts.a)
+}
+
+/// The two hosts of a test share this directory and its locks.
+#[test]
+fn locks_that_the_source_holds_on_shared_storage() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    let script = "import fcntl,sys,time; one,two=(open(path,'w') for path in sys.argv[1:])\n\
+        fcntl.flock(one,fcntl.LOCK_EX); fcntl.lockf(two,fcntl.LOCK_EX)\n\
+        print('ready',flush=True); time.sleep(1000)";
+    let [one, two] = ["one", "two"].map(|name| place::text(&hosts.shared().join(name)));
+    let (one, two) = (one?, two?);
+    let argv = ["/usr/bin/python3", "-c", script, &one, &two];
+    let holder = Workload::start_program(&hosts.a, "holder", &argv, &[])?;
+    let names = [&*one, "exclusive flock", &*two, "exclusive POSIX lock", "both hosts share"];
+    let moved = is_refused(&hosts, holder.pid, "hostb", &names)?;
+    ensure!(moved.refusals().len() == 2, "{}", moved.story());
+    Ok(())
 }
 
 #[test]
@@ -218,9 +212,7 @@ fn a_destination_with_too_little_memory() -> Result<()> {
     hosts.b.write("/tmp/meminfo", little)?;
     hosts.b.run(&["mount", "--bind", "/tmp/meminfo", "/proc/meminfo"])?.success()?;
     let heart = Workload::start(&hosts.a, "heartbeat", &["64"])?;
-    let names = ["memory"];
-    let attempt = Attempt { hosts: &hosts, pid: heart.pid, to: "hostb", names: &names };
-    expect_refusals(&attempt.is_refused()?)
+    is_refused(&hosts, heart.pid, "hostb", &["memory"]).map(drop)
 }
 
 #[test]
@@ -236,9 +228,7 @@ fn a_connection_that_leads_out_of_the_tree() -> Result<()> {
         print('ready',flush=True); time.sleep(1000)";
     let argv = ["/usr/bin/python3", "-c", script];
     let client = Workload::start_program(&hosts.a, "client", &argv, &[])?;
-    let names = ["192.0.2.2"];
-    let attempt = Attempt { hosts: &hosts, pid: client.pid, to: "hostb", names: &names };
-    expect_refusals(&attempt.is_refused()?)
+    is_refused(&hosts, client.pid, "hostb", &["192.0.2.2"]).map(drop)
 }
 
 #[test]
@@ -249,32 +239,8 @@ fn a_unix_connection_that_leads_out_of_the_tree() -> Result<()> {
         a.close(); time.sleep(1000)";
     let argv = ["/usr/bin/python3", "-c", script];
     let parent = Workload::start_program(&hosts.a, "parent", &argv, &[])?;
-    let child = Footprint::of(&hosts.a, parent.pid)?.children;
-    let attempt = Attempt { hosts: &hosts, pid: child[0], to: "hostb", names: &["socket"] };
-    expect_refusals(&attempt.is_refused()?)
-}
-
-#[test]
-fn a_process_that_ends_in_mid_copy() -> Result<()> {
-    let hosts = TwoHosts::with_agents()?;
-    let heart = Workload::start(&hosts.a, "heartbeat", &["128"])?;
-    let options = ["--bandwidth", "100"];
-    let command = hosts.start_migrate(heart.pid, &hosts.a, "hostb", &options)?;
-    wait::until(
-        wait::PATIENCE,
-        || "the copy to begin".into(),
-        || Ok(fs::read_to_string(&command.stdout)?.contains("\"rounds\"").then_some(())),
-    )?;
-    hosts.a.signal(heart.pid, Signal::SIGKILL)?;
-    let moved = hosts.finish_migrate(&hosts.a, &command)?;
-    ensure!(moved.exit == exit::FAILED, "{}", moved.story());
-    ensure!(moved.story().contains(&heart.pid.to_string()), "{}", moved.story());
-    ensure!(hosts.a.status(heart.pid)? == Status::Killed(9), "{}", moved.story());
-    wait::until(
-        wait::PATIENCE,
-        || "the stub on hostb to go".into(),
-        || Ok((!hosts.b.exists(heart.pid)).then_some(())),
-    )
+    let child = children(&hosts.a, parent.pid)?;
+    is_refused(&hosts, child[0], "hostb", &["socket"]).map(drop)
 }
 
 #[test]

@@ -27,37 +27,7 @@ macro_rules! workloads {
     )* };
 }
 
-workloads!(
-    blocked,
-    churn,
-    clock,
-    counter,
-    credentials,
-    devices,
-    dup,
-    epoll,
-    eventfd,
-    fifo,
-    limits_names,
-    mappings,
-    memfd,
-    pipe,
-    private_file,
-    regular_file,
-    robust,
-    shared_anon,
-    shared_file,
-    signalfd,
-    signals,
-    socketpair,
-    tcp_listen,
-    threads,
-    timerfd,
-    timers,
-    tree,
-    udp_bound,
-    writer,
-);
+tests::every_workload! { workloads }
 
 fn proves_itself(name: &str) -> Result<()> {
     let hosts = TwoHosts::new()?;

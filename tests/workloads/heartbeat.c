@@ -4,8 +4,9 @@
  *
  * SIGUSR1 forgets the gap so far. SIGUSR2 verifies all memory, in a thread of its own so that the
  * beat goes on. Every 100 ms one line goes to standard output:
- *   {"max_gap_us":N,"max_gap_monotonic_us":N,"beats":N,"verified":N,"bad_word":N}
- * The gap is taken from CLOCK_REALTIME: CLOCK_MONOTONIC goes through the time namespace of a moved
+ *   {"max_gap_us":N,"max_gap_ended_us":N,"max_gap_monotonic_us":N,"beats":N,"verified":N,"bad_word":N}
+ * max_gap_ended_us is the wall clock at the end of the largest gap, in microseconds since 1970: where
+ * it lies says whose it is. The gap is taken from CLOCK_REALTIME: CLOCK_MONOTONIC goes through the time namespace of a moved
  * process, and could hide exactly the time that is to be measured. */
 #include "prove.h"
 
@@ -34,25 +35,31 @@ static void *verify_on_request(void *unused) {
 	return NULL;
 }
 
-static int64_t beat(clockid_t clock, int64_t *last, int64_t gap_max) {
-	int64_t now = now_ns(clock), gap = now - *last;
-	*last = now;
-	return gap > gap_max ? gap : gap_max;
+struct gap {
+	int64_t last, longest, ended;
+};
+
+static void beat(clockid_t clock, struct gap *gap) {
+	int64_t now = now_ns(clock), since = now - gap->last;
+	gap->last = now;
+	if (since > gap->longest)
+		gap->longest = since, gap->ended = now;
 }
 
 static void run(void) {
-	int64_t real = now_ns(CLOCK_REALTIME), monotonic = now_ns(CLOCK_MONOTONIC);
-	int64_t real_gap = 0, monotonic_gap = 0;
+	struct gap real = {.last = now_ns(CLOCK_REALTIME)}, monotonic = {.last = now_ns(CLOCK_MONOTONIC)};
 	for (long beats = 1; !prove_asked; beats++) {
 		struct timespec interval = {0, 200000};
 		nanosleep(&interval, NULL);
 		if (atomic_exchange(&reset, false))
-			real_gap = monotonic_gap = 0;
-		real_gap = beat(CLOCK_REALTIME, &real, real_gap);
-		monotonic_gap = beat(CLOCK_MONOTONIC, &monotonic, monotonic_gap);
+			real.longest = monotonic.longest = 0;
+		beat(CLOCK_REALTIME, &real);
+		beat(CLOCK_MONOTONIC, &monotonic);
 		if (beats % 400 == 0)
-			say("{\"max_gap_us\":%ld,\"max_gap_monotonic_us\":%ld,\"beats\":%ld,\"verified\":%ld,\"bad_word\":%ld}",
-				(long)(real_gap / 1000), (long)(monotonic_gap / 1000), beats, verified, bad_word);
+			say("{\"max_gap_us\":%ld,\"max_gap_ended_us\":%ld,\"max_gap_monotonic_us\":%ld,"
+				"\"beats\":%ld,\"verified\":%ld,\"bad_word\":%ld}",
+				(long)(real.longest / 1000), (long)(real.ended / 1000), (long)(monotonic.longest / 1000),
+				beats, verified, bad_word);
 	}
 }
 

@@ -1,4 +1,4 @@
-/* A bound UDP socket with options. Datagrams go only at the last check: those in a queue may be lost. */
+/* A bound UDP socket with options. Datagrams go only at the last check: `udp_queue.c` has some on the way. */
 #include "prove.h"
 #include <arpa/inet.h>
 #include <poll.h>

@@ -1,7 +1,7 @@
 //! What a change is held against before anything runs.
 
 use crate::command::{self, cargo, say};
-use crate::{install, test};
+use crate::{fuzz, install, test};
 use anyhow::Result;
 use std::process::{Command, ExitCode};
 
@@ -11,6 +11,7 @@ pub(crate) fn run(long: bool) -> Result<ExitCode> {
     command::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     if long {
         check_dependencies()?;
+        fuzz::run_all()?;
         return test::run(None, true);
     }
     Ok(ExitCode::SUCCESS)
@@ -35,5 +36,5 @@ fn check_dependencies() -> Result<()> {
         false => say("SKIPPED cargo deny check advisories: the database cannot be fetched")?,
     }
     let mut check = Command::new(&deny);
-    command::run(check.args(["check", "--config", "deploy/deny.toml"]).args(checks))
+    command::run(check.args(["--config", "deploy/deny.toml", "check"]).args(checks))
 }

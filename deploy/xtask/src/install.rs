@@ -33,11 +33,15 @@ const BUILD: &[Need] = &[
 const SCENARIOS: &[Need] = &[
     Need { package: "iproute2", probe: Probe::Program("ip") },
     Need { package: "util-linux", probe: Probe::Program("nsenter") },
+    Need { package: "ethtool", probe: Probe::Program("ethtool") },
     Need { package: "hostname", probe: Probe::Program("hostname") },
     Need { package: "redis-server", probe: Probe::Program("redis-server") },
     Need { package: "redis-tools", probe: Probe::Program("redis-cli") },
     Need { package: "python3", probe: Probe::File("/usr/bin/python3") },
     Need { package: "golang-go", probe: Probe::Program("go") },
+    Need { package: "nodejs", probe: Probe::Program("node") },
+    Need { package: "nginx-light", probe: Probe::Program("nginx") },
+    Need { package: "wrk", probe: Probe::Program("wrk") },
 ];
 
 pub(crate) fn for_building() -> Result<()> {

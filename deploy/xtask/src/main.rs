@@ -1,9 +1,12 @@
-//! The developer's command: `cargo xtask check`, `test` and `demo`. It installs what it needs and
-//! depends on none of the other crates, so that it runs on a machine where they do not build yet.
+//! The developer's command: `cargo xtask check`, `test`, `demo`, `faults` and `soak`. It installs
+//! what it needs and depends on none of the other crates, so that it runs on a machine where they
+//! do not build yet.
 
 mod check;
 mod command;
 mod demo;
+mod faults;
+mod fuzz;
 mod install;
 mod summary;
 mod test;
@@ -23,7 +26,8 @@ struct Arguments {
 enum Task {
     /// Format and lints, with warnings as errors: what a change is held against.
     Check {
-        /// Also the dependencies (cargo deny) and the long runs of the tests.
+        /// Also the dependencies (cargo deny), the fuzz targets, MIGRATE_FUZZ_SECONDS each (60),
+        /// and the long runs of the tests.
         #[arg(long)]
         long: bool,
     },
@@ -34,6 +38,22 @@ enum Task {
         /// Longer runs: more repetitions, more seeds.
         #[arg(long)]
         long: bool,
+    },
+    /// Every fault at every step of a move, and what is left of the tree afterwards.
+    Faults {
+        /// Only a representative part, the one that is among the tests.
+        #[arg(long)]
+        quick: bool,
+        /// Only cells whose name contains one of these.
+        names: Vec<String>,
+    },
+    /// Move programs to and fro under random faults.
+    Soak {
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Of an earlier run, to have the same faults again.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Move a redis server between two hosts on this machine while a client writes to it.
     Demo {
@@ -48,6 +68,8 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Check { long } => check::run(long),
         Task::Test { filter, long } => test::run(filter.as_deref(), long),
+        Task::Faults { quick, names } => faults::matrix(quick, &names),
+        Task::Soak { minutes, seed } => faults::soak(minutes, seed),
         Task::Demo { mib } => demo::run(mib).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Event, Session};
 use crate::engine_thread::{EngineThread, Order};
-use crate::judge::judge;
+use crate::judge::{Offered, judge};
 use crate::lazy;
 use crate::report;
 use engine::clocks::Clocks;
@@ -21,6 +21,9 @@ impl Session {
             }
             Action::Record(entry) => Some(self.record(entry).await),
             Action::BuildShell(stage) => {
+                if let Err(failure) = self.note_what_is_staged() {
+                    return Some(Input::Failed { doing: Doing::BuildShell, failure });
+                }
                 let offsets = Clocks {
                     monotonic_ns: stage.monotonic_offset_ns,
                     boottime_ns: stage.boottime_offset_ns,
@@ -59,11 +62,13 @@ impl Session {
 
     fn judge(&self, offer: Offer) {
         let (agent, gate) = (Arc::clone(&self.agent), Arc::clone(&self.parts.gate));
-        let events = self.sender.clone();
+        let (events, peer, names) = (self.sender.clone(), self.peer, self.names.clone());
+        let others = self.registry.holders_beside(self.id);
         tokio::task::spawn_blocking(move || {
-            let (input, place) = judge(&offer, &agent.policy, gate);
+            let offered = Offered { offer: &offer, peer, names, others };
+            let (input, admitted) = judge(offered, &agent.policy, gate);
             // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Judged { input, place });
+            let _ = events.blocking_send(Event::Judged { input, admitted });
         });
     }
 
@@ -82,14 +87,14 @@ impl Session {
         result.err().and_then(|gone| failed(&gone.to_string()))
     }
 
+    /// The engine answers, once it has tidied up after the round.
     fn answer_when_landed(&self, round: u32) {
         let (gate, events) = (Arc::clone(&self.parts.gate), self.sender.clone());
         tokio::spawn(async move {
             if gate.landed(round).await {
                 let pages = gate.stored_pages();
-                let input = Input::RoundStored { round, pages };
                 // Fails only when the session has ended.
-                let _ = events.send(Event::Input(input)).await;
+                let _ = events.send(Event::Landed { round, pages }).await;
             }
         });
     }
@@ -103,23 +108,27 @@ impl Session {
         let (memory, gate) = (Arc::clone(memory), Arc::clone(&self.parts.gate));
         let events = self.sender.clone();
         tokio::task::spawn_blocking(move || {
-            let input = match lazy::wait_until_filled(&memory, &gate) {
+            let event = match lazy::wait_until_filled(&memory, &gate) {
                 None => return,
-                Some(Ok(complete)) => Input::Filled(complete),
-                Some(Err(error)) => {
-                    let failure = report::of_engine(Phase::Lazy, &error);
-                    Input::Failed { doing: Doing::Fill, failure }
-                }
+                Some(Ok(complete)) => Event::Input(Input::Filled(complete)),
+                Some(Err(error)) => Event::PagesLost(report::of_engine(Phase::Lazy, &error)),
             };
             // Fails only when the session has ended.
-            let _ = events.blocking_send(Event::Input(input));
+            let _ = events.blocking_send(event);
         });
         None
     }
 
+    /// One at a time, however often the source asks: the list that is being made answers all.
     fn list_missing(&self) {
+        if self.lists_missing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let listing = Arc::clone(&self.lists_missing);
         let (memory, events) = (self.parts.memory.get().cloned(), self.sender.clone());
         tokio::task::spawn_blocking(move || {
+            // Before looking: who asks from here on is told of what is missing from here on.
+            listing.store(false, Ordering::Release);
             let runs = lazy::missing(memory.as_ref()).into();
             // Fails only when the session has ended.
             let _ = events.blocking_send(Event::Input(Input::MissingListed { runs }));

@@ -11,6 +11,7 @@ use engine::restore::{self, Restored};
 use protocol::limits::ROUND_WAIT;
 use protocol::{Failure, Phase};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ impl Tree {
         let State::Staged(stage) = std::mem::replace(&mut self.state, State::Elsewhere) else {
             return Err(report::because(Phase::Final, "build", "the tree", NO_SHELL));
         };
-        let mut restored = restore::build(stage, &image).map_err(failed)?;
+        self.parts.admit_image(&image, &stage.pids())?;
+        let mut restored = restore::build(*stage, &image).map_err(failed)?;
+        self.parts.admit_opened(&living(&restored, &image))?;
         self.leave_behind(&restored, &image)?;
         self.arm(&mut restored).map_err(failed)?;
         wait_for_clocks(&image)?;
@@ -64,7 +67,8 @@ impl Tree {
         let processes = processes.map(|pid| LeftProcess::of(pid, is_stopped(pid)));
         let spaces = restored.lazy.iter().map(|(space, _)| LeftSpace::of(space)).collect();
         let processes = processes.collect::<Result<_, _>>().map_err(failed)?;
-        let left = Left { processes, spaces, has_run: false };
+        let addresses = restored.addresses().to_vec();
+        let left = Left { processes, spaces, has_run: false, addresses };
         let object = self.parts.left.display().to_string();
         left.write(&self.parts.left)
             .map_err(|error| report::of_io(Phase::Final, "write", &object, &error))
@@ -82,10 +86,19 @@ impl Tree {
             None => lazy::start_holder(&self.parts.socket)?,
         };
         restored.pids().into_iter().try_for_each(|pid| holder.watch_process(pid))?;
+        if let Some(scope) = &self.scope {
+            holder.watch_cgroup(scope.directory().as_fd())?;
+        }
         let memory = LazyMemory::start(spaces, Arc::clone(&self.parts.faults) as _, Some(holder))?;
         self.serve(memory);
         Ok(())
     }
+}
+
+/// A zombie has nothing open, and its procfs says so in other ways.
+fn living(restored: &Restored, image: &TreeImage) -> Vec<i32> {
+    let is_zombie = |pid| image.processes.iter().any(|one| one.pid == pid && one.is_zombie);
+    restored.pids().into_iter().filter(|pid| !is_zombie(*pid)).collect()
 }
 
 /// No clock of the tree may show less than it has seen.

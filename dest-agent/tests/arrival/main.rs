@@ -4,6 +4,12 @@
 //! because both are in one PID namespace here. Two real hosts are in the `tests` crate.
 
 mod agent;
+mod begun_anew;
+mod flood;
+mod held;
+mod hooked;
+mod missing;
+mod policy;
 mod program;
 mod recorded;
 mod source;
@@ -29,10 +35,16 @@ struct Scene {
 
 impl Scene {
     async fn new(memory: Memory) -> Result<Self> {
-        let mut program = Program::start()?;
+        Self::of(Program::start()?, memory).await
+    }
+
+    async fn of(program: Program, memory: Memory) -> Result<Self> {
+        Self::at(program, memory, Agent::start()?).await
+    }
+
+    async fn at(mut program: Program, memory: Memory, agent: Agent) -> Result<Self> {
         let recorded = recorded::take_down(program.pid(), memory)?;
         program.reap()?;
-        let agent = Agent::start()?;
         let source = Source::connect(&agent).await?;
         Ok(Self { program, recorded, agent, source })
     }
@@ -299,7 +311,7 @@ async fn a_page_of_an_unknown_space_ends_the_migration_and_not_the_agent() -> Re
     scene.source.send_records(0, &[stray]).await?;
     let abort = scene.source.expect("Abort").await?;
     assert!(format!("{abort:?}").contains("space 60000"), "{abort:?}");
-    tokio::time::timeout(Duration::from_secs(5), scene.source.expect("Decided")).await??;
+    tokio::time::timeout(Duration::from_secs(30), scene.source.expect("Decided")).await??;
     scene.program.is_gone()?;
     Ok(())
 }

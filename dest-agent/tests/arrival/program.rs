@@ -24,6 +24,21 @@ const SCRIPT: &str = r#"
     }
 "#;
 
+/// It makes a turn whenever a timer that rings once has rung, and sets it again: one signal that
+/// is lost is the end of it.
+const TICKING: &str = r#"
+    open my $file, ">", $ARGV[0] or die;
+    my $turn = 0;
+    sub set { my $once = pack "q4", 0, 0, 0, 100; syscall 38, 0, $once, 0; }
+    $SIG{ALRM} = sub {
+        sysseek $file, 0, 0;
+        syswrite $file, sprintf "%012d", ++$turn;
+        set();
+    };
+    set();
+    select undef, undef, undef, 10 while 1;
+"#;
+
 pub(crate) struct Program {
     child: Child,
     turns: PathBuf,
@@ -32,10 +47,23 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start() -> Result<Self> {
+        Self::of(SCRIPT)
+    }
+
+    /// The file that it writes.
+    pub(crate) fn turns(&self) -> &Path {
+        &self.turns
+    }
+
+    pub(crate) fn ticking() -> Result<Self> {
+        Self::of(TICKING)
+    }
+
+    fn of(script: &str) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let turns = home.path().join("turns");
         let child = Command::new("setsid")
-            .args(["perl", "-e", SCRIPT])
+            .args(["perl", "-e", script])
             .arg(&turns)
             .current_dir("/")
             .stdin(Stdio::null())

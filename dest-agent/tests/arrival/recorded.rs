@@ -3,10 +3,10 @@
 use crate::Result;
 use engine::freeze;
 use engine::image::{Layout, TreeImage};
-use engine::inventory::{self, Inventory};
+use engine::inventory::{self, Counting, Inventory};
 use engine::kinds::Rules;
 use engine::memory::{PageSet, PageSink, Run};
-use engine::source::{Later, Source};
+use engine::source::{Along, Before, Later, Source};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -59,19 +59,20 @@ pub(crate) fn take_down(pid: i32, memory: Memory) -> Result<Recorded> {
 }
 
 fn take_down_here(pid: i32, memory: Memory) -> Result<Recorded> {
-    let examined = inventory::examine(pid, Rules::default())?;
+    let examined = inventory::examine(pid, Rules::default(), Counting::Once)?;
     anyhow::ensure!(examined.refusals.is_empty(), "{:?}", examined.refusals);
-    let mut source = Source::open(pid, Rules::default())?;
+    let mut source = Source::open(pid, Rules::default(), Along::default())?;
     let mut sink = Sink::default();
-    source.layout()?;
+    source.layout(Before::TheFreeze)?;
     let (later, _) = match memory {
         Memory::AllAtOnce => (Later::Nothing, source.round(&mut sink)?),
-        Memory::Later => (Later::WhatCanBe, source.round_of_what_cannot_wait(&mut sink)?),
+        Memory::Later => (Later::WhatCanBe, source.withdraw(&mut sink)?),
     };
     let frozen = freeze::freeze(pid)?;
     let layout = source.frozen_layout(&frozen)?;
     let mut captured = source.capture(&frozen)?;
     source.rest(&frozen, &mut captured, later, &mut sink)?;
+    source.objects(&frozen, &mut captured)?;
     let (missing, later) = read_missing(&source, &captured.image)?;
     frozen.hold()?.end();
     let inventory = examined.inventory.expect("nothing was refused");

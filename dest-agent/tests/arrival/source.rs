@@ -37,15 +37,60 @@ pub(crate) struct Source {
     offsets: (i64, i64),
 }
 
+/// A connection, and nothing else.
+pub(crate) struct Dialled(Connection);
+
+impl Dialled {
+    pub(crate) async fn is_closed(&self) {
+        self.0.closed().await;
+    }
+
+    /// A byte every now and then, and never the last.
+    pub(crate) async fn drip_half_a_head(&self) {
+        let Ok(mut stream) = self.0.open_bulk(0, WAIT).await else { return };
+        for byte in [100, 0, 0, 0, 10, 1, 1, 1, 1, 1] {
+            if stream.write(&mut [Bytes::copy_from_slice(&[byte])], WAIT).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    /// Control streams, each of a migration of its own. How many there were until the end.
+    pub(crate) async fn open_streams(&self, count: usize) -> usize {
+        let mut streams = Vec::new();
+        while streams.len() < count {
+            let Ok(mut stream) = self.0.open_control(0, FRAME_BYTES_MAX + 16, WAIT).await else {
+                break;
+            };
+            let id = any_id().expect("a random id");
+            let head = head(id, Role::Control(protocol::stream::Control {})).expect("a head");
+            if stream.sender.send(head.into(), WAIT).await.is_err() {
+                break;
+            }
+            // Finished, so that the next one has room.
+            let _ = stream.sender.finish(Duration::ZERO).await;
+            streams.push(());
+        }
+        streams.len()
+    }
+}
+
 /// Answers faults until it is dropped.
 pub(crate) struct Serving {
     answered: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
+    connection: Connection,
 }
 
 impl Serving {
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// The fault connection breaks, and no other.
+    pub(crate) fn cut(self) {
+        self.connection.close(link::CALLER_CODES, "cut");
     }
 }
 
@@ -65,6 +110,13 @@ impl Source {
         let mut known = KnownHosts::default();
         known.add("agent", agent.fingerprint);
         Self::begin(any_id()?, Arc::clone(&agent.source), known, agent.address).await
+    }
+
+    pub(crate) async fn dial(agent: &Agent) -> Result<Dialled> {
+        let mut known = KnownHosts::default();
+        known.add("agent", agent.fingerprint);
+        let (identity, tuning) = (&agent.source, Tuning::bulk());
+        Ok(Dialled(link::connect("agent", agent.address, identity, &known, &tuning).await?))
     }
 
     /// Another migration of the same host.
@@ -104,6 +156,26 @@ impl Source {
             decoder: Decoder::new(),
             bulk: Vec::new(),
             offsets: (0, 0),
+        })
+    }
+
+    /// A source that gets as far as `go` does, and is killed: it says no goodbye.
+    pub(crate) fn dies_after(
+        agent: &Agent,
+        go: impl AsyncFnOnce(&mut Self) -> Result + Send,
+    ) -> Result {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let source = runtime.block_on(async {
+                    let mut source = Self::connect(agent).await?;
+                    go(&mut source).await.map(|()| source)
+                });
+                // With everything that could still send.
+                runtime.shutdown_background();
+                source.map(drop)
+            });
+            thread.join().expect("it does not panic")
         })
     }
 
@@ -245,7 +317,7 @@ impl Source {
     pub(crate) async fn abort(&mut self) -> Result {
         let (side, phase) = (protocol::Side::Source, protocol::Phase::Ready);
         let failure = protocol::Failure::new(side, phase, "go on with", "the test");
-        self.send(Message::Abort(Abort { failure })).await
+        self.send(Message::Abort(Abort { failure, is_lost: false })).await
     }
 
     /// Everything that is missing, with the end of the round.
@@ -265,10 +337,7 @@ impl Source {
     }
 
     pub(crate) async fn serve_faults(&self, recorded: &Recorded) -> Result<Serving> {
-        let connection = self.connection.connect_again(&self.identity, &Tuning::faults()).await?;
-        let stream = connection.open_control(0, FRAME_BYTES_MAX + 16, WAIT).await?;
-        let link::Control { mut sender, receiver, .. } = stream;
-        sender.send(head(self.id, Role::Faults(Faults {}))?.into(), WAIT).await?;
+        let (connection, sender, receiver) = self.open_faults().await?;
         let answered = Arc::new(AtomicU64::new(0));
         let counting = Arc::clone(&answered);
         let recorded = Recorded {
@@ -279,13 +348,55 @@ impl Source {
             missing: recorded.missing.clone(),
             later: recorded.later.clone(),
         };
+        let alive = connection.clone();
         let task = tokio::spawn(async move {
-            let _alive = connection;
+            let _alive = alive;
             if let Err(error) = answer(sender, receiver, &recorded, &counting).await {
                 eprintln!("serving faults ended: {error:#}");
             }
         });
-        Ok(Serving { answered, task })
+        Ok(Serving { answered, task, connection })
+    }
+
+    async fn open_faults(&self) -> Result<(Connection, FrameSender, FrameReceiver)> {
+        let connection = self.connection.connect_again(&self.identity, &Tuning::faults()).await?;
+        let stream = connection.open_control(0, FRAME_BYTES_MAX + 16, WAIT).await?;
+        let link::Control { mut sender, receiver, .. } = stream;
+        sender.send(head(self.id, Role::Faults(Faults {}))?.into(), WAIT).await?;
+        Ok((connection, sender, receiver))
+    }
+
+    /// A fault connection that lives, and of which nobody reads what is asked for. Returns when
+    /// the destination has ended it.
+    pub(crate) async fn turn_a_deaf_ear(&self) -> Result<tokio::task::JoinHandle<()>> {
+        let (connection, sender, receiver) = self.open_faults().await?;
+        drop(receiver);
+        Ok(tokio::spawn(async move {
+            let _alive = sender;
+            connection.closed().await;
+        }))
+    }
+
+    /// Answers the first fault with no page at all.
+    pub(crate) async fn serve_nothing(&self) -> Result<tokio::task::JoinHandle<Result>> {
+        let (connection, mut sender, mut receiver) = self.open_faults().await?;
+        Ok(tokio::spawn(async move {
+            let mut frames = framing::Decoder::limited(FAULT_FRAME_BYTES_MAX);
+            let envelope = loop {
+                if let Some(envelope) = frames.next_frame::<FaultEnvelope>()? {
+                    break envelope;
+                }
+                frames.push(&receiver.receive(WAIT).await?.context("a request")?);
+            };
+            let FaultMessage::PageRequest(request) = envelope.check()? else { bail!("a reply") };
+            let reply = PageReply { sequence: request.sequence, records_bytes: 0 };
+            let message = Some(FaultMessage::PageReply(reply));
+            let mut wire = Vec::new();
+            framing::encode(&FaultEnvelope { message }, &mut wire)?;
+            sender.send(wire.into(), WAIT).await?;
+            connection.closed().await;
+            Ok(())
+        }))
     }
 }
 

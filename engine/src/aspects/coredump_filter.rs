@@ -46,7 +46,7 @@ impl Aspect for CoredumpFilter {
     }
 }
 
-fn parse(text: &str) -> Option<u32> {
+pub(super) fn parse(text: &str) -> Option<u32> {
     u32::from_str_radix(text.trim(), 16).ok()
 }
 

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn comes_back_on_its_cpu() {
         alone(|| {
-            let Some(one) = one() else { return eprintln!("not run: this host has one CPU") };
+            let Some(one) = one() else { return crate::skipped::skip("this host has one CPU") };
             let image =
                 in_thread(|| comes_back::<CpuAffinity>(bind(one), bind(u64::MAX)));
             assert_eq!(image.cpus, [one]);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn of_all_cpus_is_all_cpus_again() {
         alone(|| {
-            let Some(one) = one() else { return eprintln!("not run: this host has one CPU") };
+            let Some(one) = one() else { return crate::skipped::skip("this host has one CPU") };
             let image = in_thread(|| comes_back::<CpuAffinity>(bind(u64::MAX), bind(one)));
             assert_eq!(image.cpus, []);
         });

@@ -21,6 +21,7 @@
 
 mod confirm;
 mod grant;
+pub(super) mod privileges;
 mod status;
 
 use super::{Aspect, Scope, Subject};
@@ -111,6 +112,7 @@ impl Aspect for Credentials {
         let object = subject.object(Self::NAME);
         let capabilities = &image.capabilities;
         grant::check(capabilities).on("restore", || object.clone())?;
+        grant::check_ids(image).on("restore", || object.clone())?;
         grant::prepare(capabilities, &object, batch);
         grant::set_ids(image, &object, batch);
         grant::finish(image, &object, batch);
@@ -125,6 +127,11 @@ fn present(subject: &Subject<'_>) -> Result<Image, Error> {
     status::parse(&text).ok_or_else(|| {
         Error::invalid("understand", object(), "status lacks ids, groups or capabilities")
     })
+}
+
+#[cfg(fuzzing)]
+pub(super) fn parse_all(text: &str) {
+    let _ = status::parse(text);
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! A directory that a process stands in, told by its path.
 
 use super::Subject;
-use crate::error::{Error, Object};
+use crate::args;
+use crate::batch::Batch;
+use crate::error::{Error, Object, OnObject as _};
+use crate::paths;
 use crate::refusal::Refusal;
 use std::ffi::OsStr;
 use std::io;
@@ -37,11 +40,18 @@ fn leads_to(path: &[u8], link: String) -> io::Result<bool> {
     }
 }
 
-/// What a path in an image must be before it becomes the argument of a call.
-pub(super) fn check(path: &[u8], object: &Object) -> Result<(), Error> {
-    if path.first() == Some(&b'/') && !path.contains(&0) {
-        return Ok(());
-    }
-    let path = String::from_utf8_lossy(path).into_owned();
-    Err(Error::invalid("enter", object.clone(), format!("{path:?} is not an absolute path")))
+/// Makes the thread stand in the directory that a path in an image leads to; no magic link is
+/// followed on the way, see [`crate::paths`].
+pub(super) fn enter(path: &[u8], object: &Object, batch: &mut Batch) -> Result<(), Error> {
+    paths::check(path).on("enter", || object.clone())?;
+    let path = batch.string(path);
+    // `struct open_how` of openat2(2): flags, mode, resolve.
+    let flags = u64::from((libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC).cast_unsigned());
+    let how = [flags, 0, libc::RESOLVE_NO_MAGICLINKS];
+    let how = batch.bytes(&how.map(u64::to_ne_bytes).concat());
+    let args = args![libc::AT_FDCWD, path, how, how.length];
+    let fd = batch.call("enter", object, libc::SYS_openat2, args);
+    batch.call("enter", object, libc::SYS_fchdir, args![fd]);
+    batch.call("close our descriptor of", object, libc::SYS_close, args![fd]);
+    Ok(())
 }

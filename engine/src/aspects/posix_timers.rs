@@ -202,5 +202,10 @@ impl Timer {
     }
 }
 
+#[cfg(fuzzing)]
+pub(super) fn parse_all(text: &str) {
+    let _ = listing::parse(text);
+}
+
 #[cfg(test)]
 mod tests;

@@ -42,11 +42,17 @@ impl Aspect for RootDirectory {
 
     fn restore(image: &Image, subject: &Subject<'_>, batch: &mut Batch) -> Result<(), Error> {
         let object = subject.object(Self::NAME);
-        directory::check(&image.path, &object)?;
-        if image.path != b"/" {
-            let path = batch.string(&image.path);
-            batch.call("enter", &object, libc::SYS_chroot, args![path]);
+        if image.path == b"/" {
+            return Ok(());
         }
+        // chroot(2) knows only paths, so it is told the directory that the thread stands in.
+        let here = batch.string(".");
+        let args = args![libc::AT_FDCWD, here, libc::O_PATH | libc::O_CLOEXEC, 0];
+        let back = batch.call("leave for", &object, libc::SYS_openat, args);
+        directory::enter(&image.path, &object, batch)?;
+        batch.call("change to", &object, libc::SYS_chroot, args![here]);
+        batch.call("come back from", &object, libc::SYS_fchdir, args![back]);
+        batch.call("close our descriptor of", &object, libc::SYS_close, args![back]);
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl Aspect for Umask {
     }
 }
 
-fn parse(status: &str) -> Option<u32> {
+pub(super) fn parse(status: &str) -> Option<u32> {
     u32::from_str_radix(field(status, "Umask")?, 8).ok()
 }
 

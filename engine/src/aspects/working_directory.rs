@@ -3,7 +3,6 @@
 //! Told by its path, from `/proc/PID/cwd`: the destination must have a directory there.
 
 use super::{Aspect, Scope, Subject, directory};
-use crate::args;
 use crate::batch::{Answers, Batch};
 use crate::error::{Error, OnObject as _};
 use crate::refusal::Refusal;
@@ -42,10 +41,7 @@ impl Aspect for WorkingDirectory {
 
     fn restore(image: &Image, subject: &Subject<'_>, batch: &mut Batch) -> Result<(), Error> {
         let object = subject.object(Self::NAME);
-        directory::check(&image.path, &object)?;
-        let path = batch.string(&image.path);
-        batch.call("enter", &object, libc::SYS_chdir, args![path]);
-        Ok(())
+        directory::enter(&image.path, &object, batch)
     }
 }
 
@@ -53,6 +49,7 @@ impl Aspect for WorkingDirectory {
 mod tests {
     use super::super::trial::{alone, comes_back, restore, set, this_thread};
     use super::*;
+    use crate::args;
     use std::os::unix::ffi::OsStrExt as _;
 
     fn enter(path: &[u8]) -> impl FnOnce(&mut Batch) {

@@ -2,6 +2,7 @@
 //! trip for everything that it must say itself, and a few ptrace calls.
 
 use super::{Statuses, owned};
+use crate::arch::x86_64::interrupted::{self, NAMED_CALL_BYTES};
 use crate::aspects::{self, RseqImage, Scope, Subject};
 use crate::batch::Batch;
 use crate::error::Error;
@@ -9,6 +10,8 @@ use crate::freeze::Frozen;
 use crate::image::ThreadImage;
 use crate::puppet::{Puppet, Steered};
 use crate::tracee::Stopped;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 pub(super) fn capture(
     frozen: &Frozen,
@@ -42,10 +45,12 @@ fn capture_one(
     let asked = aspects::ask_all(Scope::Thread, &subject, &mut batch);
     let answers = puppet.run(steered, &batch)?;
     let rseq = thread.rseq()?;
-    let (xstate, xstate_bytes) = ThreadImage::trimmed(thread.xstate()?);
+    let (xstate, xstate_bytes) = ThreadImage::trimmed(steered.xstate()?.to_vec());
     Ok(ThreadImage {
         tid: thread.tid(),
-        registers: ThreadImage::words_of(steered.registers()),
+        registers: ThreadImage::words_of(&interrupted::by_name(steered.registers(), |at| {
+            code(thread.pid(), at)
+        })),
         xstate,
         xstate_bytes,
         signal_mask: steered.signal_mask(),
@@ -58,4 +63,10 @@ fn capture_one(
         aspects: aspects::read_all(asked, &subject, &answers)?,
         pending_signals: owned(thread.queued_signals(false)?),
     })
+}
+
+fn code(pid: i32, at: u64) -> Option<[u8; NAMED_CALL_BYTES]> {
+    let mut code = [0; NAMED_CALL_BYTES];
+    File::open(format!("/proc/{pid}/mem")).ok()?.read_exact_at(&mut code, at).ok()?;
+    Some(code)
 }

@@ -21,7 +21,7 @@ fn offsets(process: &str) -> ClockShifts {
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// "monotonic   86400   0": seconds and nanoseconds.
-fn parse(line: &str, name: &str) -> Option<i64> {
+pub(super) fn parse(line: &str, name: &str) -> Option<i64> {
     let mut words = line.strip_prefix(name)?.split_whitespace().map(str::parse::<i64>);
     let (seconds, nanoseconds) = (words.next()?.ok()?, words.next()?.ok()?);
     seconds.checked_mul(SECOND_NS)?.checked_add(nanoseconds)

@@ -3,19 +3,27 @@
 //! The image is hostile until checked: ids may be missing, repeated or wrong, and all of that is an
 //! error that names the object.
 
+use super::flight;
 use super::{DescriptorImage, DescriptorsImage, ObjectImage};
 use crate::error::{Error, Object, OnObject as _};
-use crate::kinds::{DescriptionImage, KindEntry, Making, Owner, Place, kind_named};
+use crate::kinds::{
+    DescriptionImage, Ground, KindEntry, Maker, Making, Others, Owner, Place, kind_named,
+};
+use crate::network::Flow;
 use crate::refusal::Refusal;
 use crate::sys;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Whence;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// More descriptors than any sane tree has; the kernel's own bound on one table, NR_OPEN.
 const DESCRIPTORS_MAX: usize = 1 << 20;
+
+/// The highest that fs.nr_open can be set to is above every table that memory has room for.
+const NUMBER_END: i32 = 1 << 26;
 
 /// Our own descriptor of every description, until it is installed everywhere.
 #[derive(Debug, Default)]
@@ -24,36 +32,117 @@ pub struct Made {
 }
 
 impl Made {
-    pub(super) fn of(&self, description: u32) -> Option<BorrowedFd<'_>> {
+    /// Duplicates of those that have something left to do when the tree may run.
+    pub fn awaiting_life(&self, image: &DescriptorsImage) -> Result<Vec<Awaiting>, Error> {
+        let mut awaiting = Vec::new();
+        for part in parts(image)?.into_iter().filter(|part| part.kind.has_life) {
+            for description in &part.descriptions {
+                let Some(made) = self.of(description.id) else { continue };
+                let made = made.try_clone_to_owned();
+                let made = made.on("keep", || part.owner.object(part.kind.name))?;
+                let bytes = part.object.bytes.clone();
+                awaiting.push(Awaiting { kind: part.kind, bytes, made });
+            }
+        }
+        Ok(awaiting)
+    }
+}
+
+impl Others for Made {
+    fn of(&self, description: u32) -> Option<BorrowedFd<'_>> {
         self.by_description.get(&description).map(|fd| fd.as_fd())
     }
 }
 
-/// What this host lacks for an outline: all of it.
-pub fn check(outline: &DescriptorsImage) -> Result<Vec<Refusal>, Error> {
+/// An object of which something is left to be done when the tree has the right to run.
+#[derive(Debug)]
+pub struct Awaiting {
+    kind: &'static KindEntry,
+    bytes: Vec<u8>,
+    made: OwnedFd,
+}
+
+impl Awaiting {
+    pub fn go_live(&self) -> Result<(), Error> {
+        (self.kind.go_live)(Some(&self.bytes), self.made.as_fd())
+    }
+
+    /// When all of them live.
+    pub fn speak(&self) -> Result<(), Error> {
+        (self.kind.speak)(self.made.as_fd())
+    }
+}
+
+/// What this host lacks for an outline: all of it. `coming` are addresses that move with the tree.
+pub fn check(outline: &DescriptorsImage, coming: &[IpAddr]) -> Result<Vec<Refusal>, Error> {
     let mut missing = Vec::new();
     for part in parts(outline)? {
-        missing.extend((part.kind.check)(&part.object.bytes, &part.descriptions, part.owner)?);
+        let at = Ground { owner: part.owner, coming };
+        missing.extend((part.kind.check)(&part.object.bytes, &part.descriptions, at)?);
     }
     Ok(missing)
 }
 
-/// Makes every object, with the flags and offsets of its descriptions. The processes of the tree
-/// must exist (a pidfd is opened here); our limit on open files must admit one for each.
-pub fn create(image: &DescriptorsImage, stage: &dyn Making) -> Result<Made, Error> {
-    let mut made = Made::default();
-    for part in parts(image)? {
-        let place = Place { owner: part.owner, stage };
-        let fds = (part.kind.create)(&part.object.bytes, &part.descriptions, &place)?;
-        if fds.len() != part.descriptions.len() {
-            return Err(broken(part.object, "made too few or too many descriptors"));
-        }
-        for (description, fd) in part.descriptions.iter().zip(fds) {
-            restore(fd.as_fd(), description).on("set up", || part.owner.object(part.kind.name))?;
-            made.by_description.insert(description.id, fd);
+/// Whose packets nobody may answer until the tree lives.
+pub fn flows_of(image: &DescriptorsImage) -> Result<Vec<Flow>, Error> {
+    let mut flows = Vec::new();
+    for object in &image.objects {
+        let kind = kind_of(object)?;
+        if kind.has_life {
+            flows.extend((kind.flow_of)(&object.bytes)?);
         }
     }
+    Ok(flows)
+}
+
+/// Makes every object, with the flags and offsets of its descriptions, and then joins them. The
+/// processes of the tree must exist (a pidfd is opened here); our limit on open files must admit
+/// one for each.
+pub fn create(image: &DescriptorsImage, stage: &dyn Making) -> Result<Made, Error> {
+    let mut made = Made::default();
+    let parts = parts(image)?;
+    let mut spares = Vec::with_capacity(parts.len());
+    for part in &parts {
+        spares.push(create_part(part, stage, &mut made)?);
+    }
+    for (part, spare) in parts.iter().zip(spares) {
+        let place = Place { owner: part.owner, stage };
+        (part.kind.join)(&part.object.bytes, &part.descriptions, &made, spare, &place)?;
+    }
     Ok(made)
+}
+
+/// What was made beyond its descriptions.
+fn create_part(
+    part: &Part<'_>,
+    stage: &dyn Making,
+    made: &mut Made,
+) -> Result<Vec<OwnedFd>, Error> {
+    let place = Place { owner: part.owner, stage };
+    let mut fds = (part.kind.create)(&part.object.bytes, &part.descriptions, &place)?;
+    if fds.len() < part.descriptions.len() {
+        return Err(broken(part.object, "made too few descriptors"));
+    }
+    let spare = fds.split_off(part.descriptions.len());
+    for (description, fd) in part.descriptions.iter().zip(fds) {
+        restore(fd.as_fd(), description).on("set up", || part.owner.object(part.kind.name))?;
+        made.by_description.insert(description.id, fd);
+    }
+    Ok(spare)
+}
+
+/// The paths at which an object of the image is opened or watched, and whether it is opened for
+/// writing there.
+pub fn paths(image: &DescriptorsImage, object: &ObjectImage) -> Result<Vec<(String, bool)>, Error> {
+    let paths = (kind_of(object)?.paths)(&object.bytes)?;
+    let mut descriptions = image.descriptions.iter().filter(|one| one.object == object.id);
+    let writes = descriptions.any(|one| one.access() != libc::O_RDONLY);
+    Ok(paths.into_iter().map(|path| (path, writes)).collect())
+}
+
+/// Whom this host will tell others that an object of the image was made by.
+pub fn identities(object: &ObjectImage) -> Result<Vec<Maker>, Error> {
+    (kind_of(object)?.identities)(&object.bytes)
 }
 
 /// Says who gets SIGIO, once every process and thread of the tree is there.
@@ -90,8 +179,7 @@ fn parts(image: &DescriptorsImage) -> Result<Vec<Part<'_>>, Error> {
     }
     let mut parts = Vec::with_capacity(image.objects.len());
     for object in &image.objects {
-        let kind = kind_named(&object.kind, object.version)
-            .ok_or_else(|| broken(object, "is of a kind or version that is not known here"))?;
+        let kind = kind_of(object)?;
         let descriptions = descriptions
             .remove(&object.id)
             .ok_or_else(|| broken(object, "is there twice, or nothing refers to it"))?;
@@ -105,7 +193,13 @@ fn parts(image: &DescriptorsImage) -> Result<Vec<Part<'_>>, Error> {
     }
 }
 
-/// One descriptor of each description, after all of them are checked.
+fn kind_of(object: &ObjectImage) -> Result<&'static KindEntry, Error> {
+    kind_named(&object.kind, object.version)
+        .ok_or_else(|| broken(object, "is of a kind or version that is not known here"))
+}
+
+/// One descriptor of each description, after all of them are checked; of what is in flight, that
+/// of the socket it flies to.
 fn owners(image: &DescriptorsImage) -> Result<HashMap<u32, Owner>, Error> {
     if image.descriptors.len() > DESCRIPTORS_MAX {
         return Err(wrong("the list of descriptors".to_owned(), "is too long"));
@@ -118,11 +212,12 @@ fn owners(image: &DescriptorsImage) -> Result<HashMap<u32, Owner>, Error> {
         if !known.contains(description) {
             return Err(wrong(name(), "refers to a description that is missing"));
         }
-        if *pid <= 0 || !(0..i32::MAX / 2).contains(fd) || !numbers.insert((*pid, *fd)) {
+        if *pid <= 0 || !(0..NUMBER_END).contains(fd) || !numbers.insert((*pid, *fd)) {
             return Err(wrong(name(), "is impossible, or there twice"));
         }
         owners.entry(*description).or_insert(Owner { pid: *pid, fd: *fd });
     }
+    flight::add_owners(&image.in_flight, &mut owners);
     Ok(owners)
 }
 

@@ -1,26 +1,53 @@
 //! What cannot be moved, and what will be different: every descriptor of the tree is asked.
 
-use super::table::Table;
+use super::table::{ObjectSeen, Table};
 use crate::error::Object;
-use crate::kinds::{ClockShifts, Findings, Rules, Seen, Tree, refuse_unclaimed};
+use crate::kinds::{ClockShifts, Findings, Queued, Rules, Seen, Tree, refuse_unclaimed};
+use crate::network::namespace;
+use crate::refusal::Refusal;
 use crate::sys;
+use crate::tree;
+use std::os::fd::AsFd as _;
 
 /// Everything that is in the way, and everything worth telling, of a tree that may be running.
 pub fn examine(table: &Table, rules: &Rules) -> Findings {
     let judged = Judged { table, rules };
     let mut findings = Findings::default();
     for object in &table.objects {
-        let of: Vec<_> = object.descriptions.iter().map(|&at| &table.descriptions[at]).collect();
-        match object.kind {
-            Some(kind) => (kind.examine)(&of, &judged, &mut findings),
-            None => of.iter().for_each(|seen| refuse_unclaimed(seen, &mut findings)),
-        }
+        examine_object(object, &judged, &mut findings);
     }
     for pid in table.pids() {
         examine_threads(pid, &mut findings);
     }
     examine_tables(table, &mut findings);
+    examine_places(table, &mut findings);
     findings
+}
+
+fn examine_object(object: &ObjectSeen, judged: &Judged<'_>, findings: &mut Findings) {
+    let descriptions = object.descriptions.iter();
+    let of: Vec<_> = descriptions.map(|&at| &judged.table.descriptions[at]).collect();
+    match object.kind {
+        Some(kind) => (kind.examine)(&of, judged, findings),
+        None => of.iter().for_each(|seen| refuse_unclaimed(seen, findings)),
+    }
+}
+
+/// Why something that is only in flight cannot be moved. Nobody could see it before the freeze.
+pub(super) fn refuse_in_flight(judged: &Judged<'_>) -> Option<Refusal> {
+    let table = judged.table;
+    let flies = |object: &&ObjectSeen| {
+        object.descriptions.iter().all(|&at| table.descriptions[at].in_flight_to.is_some())
+    };
+    let mut findings = Findings::default();
+    for object in table.objects.iter().filter(flies) {
+        examine_object(object, judged, &mut findings);
+        if let Some(kind) = object.kind.filter(|kind| kind.needs_owner) {
+            let seen = &table.descriptions[object.descriptions[0]];
+            findings.refuse(seen.object(kind.name), "has no owner", "Try again later.");
+        }
+    }
+    findings.refusals.into_iter().next()
 }
 
 /// The tree and the rules together are what a kind judges by.
@@ -66,6 +93,29 @@ impl Tree for Judged<'_> {
     fn space(&self, device: u64, inode: u64) -> Option<u32> {
         self.table.space(device, inode)
     }
+
+    fn carried(&self, description: usize) -> Option<&[Queued]> {
+        self.table.carried(description)
+    }
+}
+
+/// A socket stays in the network namespace that it was made in, whoever has it. Of a unix socket the
+/// name alone is of it.
+fn examine_places(table: &Table, findings: &mut Findings) {
+    let is_bound_there =
+        |seen: &&Seen| seen.socket.as_ref().is_some_and(|socket| socket.domain != libc::AF_UNIX);
+    for seen in table.descriptions.iter().filter(is_bound_there) {
+        let elsewhere = table.steal(seen);
+        let elsewhere =
+            elsewhere.and_then(|local| namespace::is_elsewhere(local.as_fd(), seen.pid));
+        if elsewhere.is_ok_and(|elsewhere| elsewhere) {
+            findings.refuse(
+                seen.object("socket"),
+                "is in another network namespace than its process",
+                "Let the program make it in its own namespace.",
+            );
+        }
+    }
 }
 
 /// A thread may have left its process's table: unshare(CLONE_FILES).
@@ -74,7 +124,8 @@ fn examine_threads(pid: i32, findings: &mut Findings) {
     let tids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse::<i32>().ok());
     for tid in tids.filter(|&tid| tid != pid) {
         // A thread that ends meanwhile has no table to speak of.
-        if sys::fd::share_table(pid, tid).is_ok_and(|shared| !shared) {
+        let differs = sys::fd::share_table(pid, tid).is_ok_and(|shared| !shared);
+        if differs && tree::is_alive(tid) {
             findings.refuse(
                 Object::Thread { pid, tid },
                 "has a table of descriptors of its own",
@@ -94,7 +145,9 @@ fn examine_tables(table: &Table, findings: &mut Findings) {
     for alike in by_numbers.values() {
         let (first, rest) = (alike[0], &alike[1..]);
         for &pid in rest {
-            if sys::fd::share_table(first, pid).is_ok_and(|shared| shared) {
+            // Two that end at this moment have none, and that is equal as well.
+            let is_one = sys::fd::share_table(first, pid).is_ok_and(|shared| shared);
+            if is_one && tree::is_alive(pid) {
                 findings.refuse(
                     Object::Process { pid },
                     format!("shares its table of descriptors with process {first}"),

@@ -5,7 +5,7 @@ use super::{DescriptorImage, DescriptorsImage};
 use crate::args;
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::kinds::{Owner, kind_named};
+use crate::kinds::{Others as _, Owner, kind_named};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 

@@ -20,6 +20,8 @@ pub(super) struct Process {
     links: OwnedFd,
     infos: OwnedFd,
     handle: OwnedFd,
+    /// In whose network namespace its sockets are.
+    network_of: i32,
 }
 
 /// What one descriptor shows, beside its description.
@@ -36,9 +38,16 @@ impl Process {
         let open = || -> io::Result<Self> {
             let handle = sys::fd::pidfd_open(pid, 0)?;
             let clock_shifts = clocks::shifts(pid);
-            Ok(Self { pid, clock_shifts, links: folder("fd")?, infos: folder("fdinfo")?, handle })
+            let (links, infos) = (folder("fd")?, folder("fdinfo")?);
+            Ok(Self { pid, clock_shifts, links, infos, handle, network_of: pid })
         };
         open().on("open the descriptors of", || Object::Process { pid })
+    }
+
+    /// Ourselves, as far as our descriptors are duplicates of what is in flight to that process.
+    pub(super) fn holding_for(pid: i32) -> Result<Self, Error> {
+        let us = Self::open(std::process::id().cast_signed())?;
+        Ok(Self { network_of: pid, ..us })
     }
 
     /// The numbers in its table, ascending.
@@ -79,7 +88,8 @@ impl Process {
         let fdinfo = self.fdinfo(&name)?;
         let socket = match stat.st_mode & libc::S_IFMT {
             libc::S_IFSOCK if link.starts_with("socket:[") => {
-                Some(socket(self.steal(fd)?.as_fd(), self.pid, stat.st_ino, peers)?)
+                let local = self.steal(fd)?;
+                Some(socket(local.as_fd(), self.network_of, stat.st_ino, peers)?)
             }
             _ => None,
         };
@@ -97,6 +107,7 @@ impl Process {
             flags: 0,
             fdinfo,
             socket,
+            in_flight_to: None,
         };
         parse(seen)
     }

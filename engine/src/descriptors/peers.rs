@@ -1,13 +1,11 @@
 //! Which unix socket is joined to which: the kernel's list, by sock_diag(7).
 
 use crate::kinds::UnixSeen;
-use crate::sys;
+use crate::network::netlink::{Attributes, Message, Socket, attributes, number};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 /// The lists of the network namespaces that were asked for, read once each.
@@ -30,109 +28,123 @@ impl Peers {
 
 /// A netlink socket in that namespace. A thread goes there to make it, since a socket stays where
 /// it was made; the thread itself ends.
-fn ask(path: &str, namespace: u64) -> io::Result<OwnedFd> {
+fn ask(path: &str, namespace: u64) -> io::Result<Socket> {
     if fs::metadata("/proc/self/ns/net")?.ino() == namespace {
-        return diagnosis();
+        return Socket::open(libc::NETLINK_SOCK_DIAG);
     }
     let there = File::open(path)?;
     let made = std::thread::spawn(move || {
         setns(there, CloneFlags::CLONE_NEWNET)?;
-        diagnosis()
+        Socket::open(libc::NETLINK_SOCK_DIAG)
     });
     made.join().map_err(|_| io::Error::other("the thread that asks for sockets panicked"))?
-}
-
-/// NETLINK_SOCK_DIAG of netlink(7).
-const SOCK_DIAG: i32 = 4;
-
-fn diagnosis() -> io::Result<OwnedFd> {
-    sys::sock::socket(libc::AF_NETLINK, libc::SOCK_RAW, SOCK_DIAG)
 }
 
 /// linux/sock_diag.h, linux/unix_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SHOW_NAME: u32 = 1;
+const SHOW_VFS: u32 = 2;
 const SHOW_PEER: u32 = 4;
+const SHOW_ICONS: u32 = 8;
+const SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_PEER: u16 = 2;
+const UNIX_DIAG_ICONS: u16 = 3;
+const UNIX_DIAG_RQLEN: u16 = 4;
 const UNIX_DIAG_SHUTDOWN: u16 = 6;
+/// TCP_LISTEN of include/net/tcp_states.h, which unix sockets use as well.
+const LISTEN: u8 = 10;
 
-fn list(netlink: &OwnedFd) -> io::Result<HashMap<u64, UnixSeen>> {
-    send(netlink.as_raw_fd(), &request(), MsgFlags::empty())?;
-    let mut found = HashMap::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if read_part(&buffer[..length], &mut found)? {
-            return Ok(found);
+/// A socket of the list, with what is only needed to compare it to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    unix: UnixSeen,
+    kind: u8,
+    /// Device and inode of its socket file.
+    file: Option<(u32, u32)>,
+}
+
+fn list(netlink: &Socket) -> io::Result<HashMap<u64, UnixSeen>> {
+    let list = netlink.list(&request())?;
+    list.iter().map(|body| listed(body)).collect::<io::Result<_>>().map(joined)
+}
+
+/// Says of each socket what the others say of it.
+fn joined(mut found: HashMap<u64, Listed>) -> HashMap<u64, UnixSeen> {
+    // What is closed or not yet accepted has no inode, and all of these would be one.
+    found.remove(&0);
+    let mut names: HashMap<_, u32> = HashMap::new();
+    let mut waiting = HashMap::new();
+    for (inode, one) in &found {
+        *names.entry(one.identity()).or_default() += 1;
+        waiting.extend(one.unix.waiting.iter().map(|client| (*client, *inode)));
+    }
+    let known = |inode: u64, one: &Listed| {
+        let peer = one.unix.peer.and_then(|peer| found.get(&peer));
+        UnixSeen {
+            shares_name: !one.unix.name.is_empty() && names[&one.identity()] > 1,
+            waits_at: waiting.get(&inode).copied(),
+            peer_name: peer.map(|peer| peer.unix.name.clone()).unwrap_or_default(),
+            answered: peer.is_some_and(|peer| peer.unix.peer == Some(inode)),
+            ..one.unix.clone()
         }
+    };
+    found.iter().map(|(inode, one)| (*inode, known(*inode, one))).collect()
+}
+
+impl Listed {
+    /// Sockets of one type with one name: a path is one name as long as it is one file.
+    fn identity(&self) -> (u8, Option<(u32, u32)>, &[u8]) {
+        (self.kind, self.file, &self.unix.name)
     }
 }
 
-/// `nlmsghdr` and `unix_diag_req`: all sockets in all states, with name and peer.
-fn request() -> Vec<u8> {
-    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or_default();
-    let mut bytes = 40u32.to_ne_bytes().to_vec();
-    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([1, 0, 0, 0]);
-    for word in [u32::MAX, 0, SHOW_NAME | SHOW_PEER, u32::MAX, u32::MAX] {
-        bytes.extend(word.to_ne_bytes());
-    }
-    bytes
+/// `unix_diag_req`: all sockets in all states, with all that we use.
+fn request() -> Message {
+    let family = u8::try_from(libc::AF_UNIX).unwrap_or_default();
+    let show = SHOW_NAME | SHOW_VFS | SHOW_PEER | SHOW_ICONS | SHOW_RQLEN;
+    let words = [u32::MAX, 0, show, u32::MAX, u32::MAX].map(u32::to_ne_bytes).concat();
+    let fixed = [&[family, 0, 0, 0], &words[..]].concat();
+    Message::new(SOCK_DIAG_BY_FAMILY, 0, &fixed, &Attributes::new())
 }
 
-/// True when this part was the last.
-fn read_part(mut part: &[u8], found: &mut HashMap<u64, UnixSeen>) -> io::Result<bool> {
-    while part.len() >= 16 {
-        let length = word(part, 0)? as usize;
-        let kind = i32::from(half(part, 4)?);
-        let body = part.get(16..length).ok_or(io::ErrorKind::InvalidData)?;
+/// `unix_diag_msg` and its attributes: a socket by its inode.
+pub(super) fn listed(body: &[u8]) -> io::Result<(u64, Listed)> {
+    let (Some(inode), Some(rest)) = (number(body, 4), body.get(16..)) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let (kind, is_listening) = (body[1], body[2] == LISTEN);
+    let mut one = Listed { kind, ..Listed::default() };
+    for (kind, value) in attributes(rest) {
         match kind {
-            libc::NLMSG_DONE => return Ok(true),
-            libc::NLMSG_ERROR => {
-                let code = word(body, 0)?.cast_signed();
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            _ => drop(found.insert(word(body, 4)?.into(), describe(body)?)),
-        }
-        part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
-}
-
-/// `unix_diag_msg` and its attributes.
-fn describe(body: &[u8]) -> io::Result<UnixSeen> {
-    let mut unix = UnixSeen::default();
-    let mut attributes = body.get(16..).unwrap_or_default();
-    while attributes.len() >= 4 {
-        let length = usize::from(half(attributes, 0)?);
-        let value = attributes.get(4..length).ok_or(io::ErrorKind::InvalidData)?;
-        match half(attributes, 2)? {
-            UNIX_DIAG_NAME => unix.name = value.to_vec(),
-            UNIX_DIAG_PEER => unix.peer = Some(word(value, 0)?.into()),
-            UNIX_DIAG_SHUTDOWN => unix.shutdown = value.first().copied().unwrap_or(0),
+            UNIX_DIAG_NAME => one.unix.name = value.to_vec(),
+            UNIX_DIAG_VFS => one.file = Some((word(value, 4)?, word(value, 0)?)),
+            UNIX_DIAG_PEER => one.unix.peer = Some(word(value, 0)?.into()),
+            UNIX_DIAG_ICONS => one.unix.waiting = words(value),
+            UNIX_DIAG_RQLEN if is_listening => one.unix.backlog = word(value, 4)?,
+            UNIX_DIAG_RQLEN => one.unix.unread = word(value, 4)?,
+            UNIX_DIAG_SHUTDOWN => one.unix.shutdown = value.first().copied().unwrap_or(0),
             _ => {}
         }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(unix)
+    Ok((inode.into(), one))
+}
+
+fn words(value: &[u8]) -> Vec<u64> {
+    value.chunks_exact(4).filter_map(|four| Some(word(four, 0).ok()?.into())).collect()
 }
 
 fn word(bytes: &[u8], at: usize) -> io::Result<u32> {
-    let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
-    four.map(u32::from_ne_bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-fn half(bytes: &[u8], at: usize) -> io::Result<u16> {
-    let two = bytes.get(at..at + 2).and_then(|two| two.try_into().ok());
-    two.map(u16::from_ne_bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    number(bytes, at).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys;
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
     #[test]
     fn a_pair_names_each_other() {
@@ -143,12 +155,41 @@ mod tests {
         let seen = peers.of(us, inode(&one)).unwrap().unwrap();
         assert_eq!(seen.peer, Some(inode(&two)));
         assert_eq!(peers.of(us, inode(&two)).unwrap().unwrap().peer, Some(inode(&one)));
+        assert!(seen.answered && !seen.shares_name && seen.waits_at.is_none());
     }
 
     #[test]
-    fn a_part_that_is_cut_off_is_an_error_and_not_a_panic() {
-        let mut part = request();
-        part[0] = 200;
-        assert!(read_part(&part, &mut HashMap::new()).is_err());
+    fn a_listener_names_who_waits_and_an_accepted_socket_shares_its_name() {
+        let us = std::process::id().cast_signed();
+        let socket = || sys::sock::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).unwrap();
+        let name = [&1u16.to_ne_bytes()[..], format!("\0peers-{us}").as_bytes()].concat();
+        let (listener, first, second) = (socket(), socket(), socket());
+        sys::sock::bind(listener.as_fd(), &name).unwrap();
+        sys::sock::listen(listener.as_fd(), 7).unwrap();
+        sys::sock::connect(first.as_fd(), &name).unwrap();
+        let accepted = sys::sock::accept(listener.as_fd()).unwrap();
+        sys::sock::connect(second.as_fd(), &name).unwrap();
+        send(second.as_raw_fd(), b"early", MsgFlags::empty()).unwrap();
+
+        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        let mut peers = Peers::default();
+        let mut of = |fd: &OwnedFd| peers.of(us, inode(fd)).unwrap().unwrap();
+        let heard = of(&listener);
+        assert_eq!((heard.backlog, &*heard.waiting), (7, &[inode(&second)][..]));
+        assert!(of(&accepted).shares_name);
+        assert_eq!(of(&first).peer_name, name[2..]);
+        let waits = of(&second);
+        assert_eq!((waits.waits_at, waits.peer), (Some(inode(&listener)), Some(0)));
+        assert!(waits.unread > 0);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_an_error_and_not_a_panic() {
+        for length in 0..16 {
+            assert!(listed(&vec![1; length]).is_err(), "{length}");
+        }
+        let short_peer =
+            [&[1; 16][..], &6u16.to_ne_bytes(), &UNIX_DIAG_PEER.to_ne_bytes(), &[7; 4]];
+        assert!(listed(&short_peer.concat()).is_err());
     }
 }

@@ -1,11 +1,13 @@
 //! What a tree has open.
 
+use super::flight::Flight;
 use super::group::Groups;
 use super::look::{Looked, Process};
 use super::peers::Peers;
 use crate::error::{Error, OnObject as _};
-use crate::kinds::{ClockShifts, KindEntry, ObjectKey, Seen, kind_of};
-use std::collections::HashMap;
+use crate::kinds::{ClockShifts, KindEntry, ObjectKey, Queued, Seen, kind_of};
+use nix::sys::stat::fstat;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -22,6 +24,7 @@ pub struct Table {
     pub(super) objects: Vec<ObjectSeen>,
     locks: HashMap<(i32, i32), Vec<String>>,
     spaces: HashMap<(u64, u64), u32>,
+    pub(super) flight: Flight,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,20 @@ pub struct MemoryFile {
 ///
 /// What closes meanwhile is left out; ESRCH or ENOENT when a process is gone.
 pub fn collect(pids: &[i32]) -> Result<Table, Error> {
+    let (mut table, _) = collect_tables(pids)?;
+    table.group_objects();
+    Ok(table)
+}
+
+/// The same of a tree that stands still, with what is in flight between its sockets.
+pub fn collect_frozen(pids: &[i32]) -> Result<Table, Error> {
+    let (mut table, mut filling) = collect_tables(pids)?;
+    table.add_in_flight(&mut filling)?;
+    table.group_objects();
+    Ok(table)
+}
+
+fn collect_tables(pids: &[i32]) -> Result<(Table, Filling), Error> {
     let mut table = Table::default();
     let mut filling = Filling::default();
     for &pid in pids {
@@ -63,18 +80,23 @@ pub fn collect(pids: &[i32]) -> Result<Table, Error> {
             other => other?,
         }
     }
-    table.group_objects();
-    Ok(table)
+    Ok((table, filling))
 }
 
 /// What is needed only while a table is being filled.
 #[derive(Default)]
 pub(super) struct Filling {
-    groups: Groups,
-    peers: Peers,
+    pub(super) groups: Groups,
+    pub(super) peers: Peers,
 }
 
 impl Table {
+    /// Name and version of each kind that is there.
+    pub fn kinds(&self) -> BTreeSet<(&'static str, u32)> {
+        let kinds = self.objects.iter().filter_map(|object| object.kind);
+        kinds.map(|kind| (kind.name, kind.version)).collect()
+    }
+
     /// A table of only these descriptors of one process.
     #[cfg(test)]
     pub(super) fn of(pid: i32, fds: &[i32]) -> Result<Self, Error> {
@@ -85,6 +107,7 @@ impl Table {
             table.add(&process, fd, &mut filling)?;
         }
         table.processes.push(process);
+        table.add_in_flight(&mut filling)?;
         table.group_objects();
         Ok(table)
     }
@@ -123,6 +146,17 @@ impl Table {
         self.at.insert((pid, fd), self.descriptors.len());
         self.referrers[description].push((pid, fd));
         self.descriptors.push(Descriptor { pid, fd, close_on_exec, description });
+    }
+
+    /// What no table of the tree has: it is seen through our own.
+    pub(super) fn refer_in_flight(&mut self, looked: Looked) {
+        let at = (looked.seen.pid, looked.seen.fd);
+        let locks: Vec<_> = looked.seen.lines("lock").map(str::to_owned).collect();
+        if !locks.is_empty() {
+            self.locks.insert(at, locks);
+        }
+        self.descriptions.push(looked.seen);
+        self.referrers.push(vec![at]);
     }
 
     /// In the order in which their first descriptor was found.
@@ -190,9 +224,29 @@ impl Table {
         process.map_or(ClockShifts::default(), |process| process.clock_shifts)
     }
 
+    /// What is queued in a socket that carries descriptors.
+    pub(super) fn carried(&self, description: usize) -> Option<&[Queued]> {
+        self.flight.queues.get(&description).map(Vec::as_slice)
+    }
+
     /// Our own duplicate of a description.
     pub(super) fn steal(&self, seen: &Seen) -> io::Result<OwnedFd> {
-        let process = self.processes.iter().find(|process| process.pid == seen.pid);
+        let mut processes = self.processes.iter().chain(&self.flight.us);
+        let process = processes.find(|process| process.pid == seen.pid);
         process.ok_or(io::ErrorKind::NotFound)?.steal(seen.fd)
+    }
+    /// The same; `None` when it was closed since, and another may have been opened at its number.
+    pub(super) fn steal_what_is_left(&self, seen: &Seen) -> io::Result<Option<OwnedFd>> {
+        match self.steal(seen) {
+            Ok(local) => {
+                let now = fstat(&local)?;
+                let is_it = (now.st_dev, now.st_ino) == (seen.device, seen.inode);
+                Ok(is_it.then_some(local))
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

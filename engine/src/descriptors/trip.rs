@@ -2,14 +2,17 @@
 //! captured once more, or moved into a child of ours at the same numbers.
 
 use super::table::Table;
-use super::{DescriptorsImage, Made, capture, connect, create, examine, finish, install};
+use super::{
+    Awaiting, DescriptorsImage, Made, capture, connect, create, examine, finish, install, outline,
+};
 use crate::batch::Batch;
-use crate::error::Error;
-use crate::kinds::{Findings, Making, Rules, Tcp};
+use crate::error::{Error, Object, OnObject as _};
+use crate::kinds::{Findings, Maker, Making, Others as _, OutsideUnix, Rules, SocketCall, Tcp};
 use crate::sys;
 use crate::sys::here::{Child, fork_here, run_here};
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 /// Nothing is refused here: the tests of refusals ask [`describe`].
@@ -17,6 +20,7 @@ const LENIENT: Rules = Rules {
     terminal: crate::kinds::Terminal::Detach,
     outside_pipe: crate::kinds::OutsidePipe::Null,
     tcp: Tcp::Close,
+    outside_unix: OutsideUnix::Close,
 };
 
 pub(crate) fn us() -> i32 {
@@ -29,7 +33,7 @@ fn numbers(fds: &[&dyn AsFd]) -> Vec<i32> {
 
 /// A stage without shared memory.
 #[derive(Debug)]
-pub(super) struct Bare;
+pub(crate) struct Bare;
 
 impl Making for Bare {
     fn open_shared_memory(&self, space: u32, _flags: i32) -> Result<OwnedFd, Error> {
@@ -39,6 +43,18 @@ impl Making for Bare {
     fn seal_shared_memory(&self, space: u32, _seals: i32) -> Result<(), Error> {
         Err(create::wrong(format!("space {space}"), "is not known here"))
     }
+
+    fn contains_process(&self, pid: i32) -> bool {
+        pid == us()
+    }
+
+    fn coming(&self) -> &[IpAddr] {
+        &[]
+    }
+
+    fn socket_call(&self, maker: &Maker, call: SocketCall<'_>) -> Result<Vec<OwnedFd>, Error> {
+        maker.make_outside(call).on("make", || Object::Process { pid: maker.pid })
+    }
 }
 
 /// What the source would say of these, if they were the whole tree.
@@ -46,14 +62,89 @@ pub(crate) fn describe(fds: &[&dyn AsFd], rules: Rules) -> Findings {
     examine(&Table::of(us(), &numbers(fds)).unwrap(), &rules)
 }
 
+pub(crate) fn capture_by(fds: &[&dyn AsFd], rules: Rules) -> Result<DescriptorsImage, Error> {
+    capture(&Table::of(us(), &numbers(fds)).unwrap(), &rules)
+}
+
+pub(crate) fn outline_by(fds: &[&dyn AsFd], rules: Rules) -> DescriptorsImage {
+    outline(&Table::of(us(), &numbers(fds)).unwrap(), &rules).unwrap()
+}
+
 pub(crate) fn capture_own(fds: &[&dyn AsFd]) -> DescriptorsImage {
-    capture(&Table::of(us(), &numbers(fds)).unwrap(), &LENIENT).unwrap()
+    capture_by(fds, LENIENT).unwrap()
+}
+
+pub(crate) fn outline_own(fds: &[&dyn AsFd]) -> DescriptorsImage {
+    outline(&Table::of(us(), &numbers(fds)).unwrap(), &LENIENT).unwrap()
+}
+
+/// What an image describes, made here in its order, with what is left to be done when it may run.
+pub(crate) fn make_at(
+    image: &DescriptorsImage,
+    coming: &[IpAddr],
+) -> Result<(Vec<OwnedFd>, Vec<Awaiting>), Error> {
+    let made = create(image, &Expecting(coming.to_vec()))?;
+    let awaiting = made.awaiting_life(image)?;
+    let fd = |one: &super::DescriptorImage| made.of(one.description).unwrap().try_clone_to_owned();
+    Ok((image.descriptors.iter().map(|one| fd(one).unwrap()).collect(), awaiting))
+}
+
+/// A stage to which addresses come.
+#[derive(Debug)]
+struct Expecting(Vec<IpAddr>);
+
+impl Making for Expecting {
+    fn open_shared_memory(&self, space: u32, flags: i32) -> Result<OwnedFd, Error> {
+        Bare.open_shared_memory(space, flags)
+    }
+
+    fn seal_shared_memory(&self, space: u32, seals: i32) -> Result<(), Error> {
+        Bare.seal_shared_memory(space, seals)
+    }
+
+    fn contains_process(&self, pid: i32) -> bool {
+        Bare.contains_process(pid)
+    }
+
+    fn coming(&self) -> &[IpAddr] {
+        &self.0
+    }
+
+    fn socket_call(&self, maker: &Maker, call: SocketCall<'_>) -> Result<Vec<OwnedFd>, Error> {
+        Bare.socket_call(maker, call)
+    }
+}
+
+/// Copies of these, made once they are closed: of names there can be but one.
+pub(crate) fn make_after(originals: Vec<OwnedFd>) -> Vec<OwnedFd> {
+    let fds: Vec<&dyn AsFd> = originals.iter().map(|fd| fd as &dyn AsFd).collect();
+    let image = capture_own(&fds);
+    drop(originals);
+    copies_of(&image)
+}
+
+pub(crate) fn copies_of(image: &DescriptorsImage) -> Vec<OwnedFd> {
+    let made = make(image);
+    let copy = |id| made.of(id).unwrap().try_clone_to_owned().unwrap();
+    image.descriptors.iter().map(|one| copy(one.description)).collect()
 }
 
 fn make(image: &DescriptorsImage) -> Made {
     let made = create(image, &Bare).unwrap_or_else(|error| panic!("{error}: {:?}", error.source));
     finish(image, &made).unwrap();
     made
+}
+
+/// What comes of making an image whose first object was changed.
+pub(crate) fn make_changed<I: prost::Message + Default>(
+    good: &DescriptorsImage,
+    change: impl Fn(&mut I),
+) -> Result<(), Error> {
+    let mut image = good.clone();
+    let mut object = I::decode(&*image.objects[0].bytes).unwrap();
+    change(&mut object);
+    image.objects[0].bytes = object.encode_to_vec();
+    create(&image, &Bare).map(drop)
 }
 
 #[derive(Debug)]
@@ -65,13 +156,7 @@ pub(crate) struct Trip {
 
 pub(crate) fn round_trip(fds: &[&dyn AsFd]) -> Trip {
     let before = capture_own(fds);
-    let made = make(&before);
-    let copies: Vec<OwnedFd> = before
-        .descriptors
-        .iter()
-        .map(|one| made.of(one.description).unwrap().try_clone_to_owned().unwrap())
-        .collect();
-    drop(made);
+    let copies = copies_of(&before);
     let fds: Vec<&dyn AsFd> = copies.iter().map(|copy| copy as &dyn AsFd).collect();
     let after = capture_own(&fds);
     Trip { before, after, copies: RefCell::new(copies.into_iter().map(Some).collect()) }
@@ -143,7 +228,7 @@ pub(crate) fn add_number(epoll: &OwnedFd, number: i32, events: u32, word: u64) {
     let mut batch = Batch::new();
     let event = batch.bytes(&bytes);
     let args = crate::args![epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, number, event];
-    batch.call("register with", &crate::Object::Host, libc::SYS_epoll_ctl, args);
+    batch.call("register with", &Object::Host, libc::SYS_epoll_ctl, args);
     run_here(&batch).check(&batch).unwrap();
 }
 

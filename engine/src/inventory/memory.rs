@@ -1,19 +1,18 @@
 //! Memory that is understood, but that the destination cannot make yet.
 
-use crate::error::{Error, Object};
-use crate::memory::backing::{self, MappingKind, Origin};
+use crate::error::Object;
+use crate::memory::backing::{MappingKind, Origin};
 use crate::memory::mapping::Mapping;
 use crate::memory::vm_flags::VmFlags;
 use crate::refusal::Refusal;
 use std::collections::BTreeSet;
 
-pub(super) fn examine(pid: i32, mappings: &[Mapping]) -> Result<Vec<Refusal>, Error> {
-    let kinds = backing::kinds(pid, mappings)?;
-    let all = mappings.iter().zip(&kinds);
+pub(super) fn examine(pid: i32, mappings: &[Mapping], kinds: &[MappingKind]) -> Vec<Refusal> {
+    let all = mappings.iter().zip(kinds);
     let found = all.filter_map(|(mapping, kind)| refusal(mapping.object(pid), mapping, kind));
     // A library has five mappings; it is said once.
     let mut said = BTreeSet::new();
-    Ok(found.filter(|refusal| said.insert(refusal.reason.clone())).collect())
+    found.filter(|refusal| said.insert(refusal.reason.clone())).collect()
 }
 
 fn refusal(object: Object, mapping: &Mapping, kind: &MappingKind) -> Option<Refusal> {

@@ -24,7 +24,7 @@ pub(super) fn among(alive: &[&Process]) -> Result<BTreeSet<i32>, Error> {
     Ok(descendants.filter(|process| age(process) < NEWBORN_S).map(|p| p.pid).collect())
 }
 
-fn seconds(text: &str) -> io::Result<u64> {
+pub(super) fn seconds(text: &str) -> io::Result<u64> {
     let whole = text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok());
     whole.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -63,6 +63,7 @@ mod tests {
                     close_on_exec: false,
                 })
                 .to_vec(),
+            in_flight: Vec::new(),
         };
         let left = without_theirs(outline, &BTreeSet::from([20]));
         assert_eq!(left.objects.iter().map(|one| one.id).collect::<Vec<_>>(), [1]);

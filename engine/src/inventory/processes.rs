@@ -1,6 +1,6 @@
 //! Why a process cannot be moved, whatever it holds.
 
-use crate::aspects::read_status;
+use super::{Counting, tracees};
 use crate::error::{Error, Object, OnObject as _};
 use crate::refusal::Refusal;
 use crate::tree::{Life, Process};
@@ -17,6 +17,7 @@ pub(super) fn examine(tree: &[Process]) -> Result<Vec<Refusal>, Error> {
             other => refusals.extend(other?),
         }
     }
+    refusals.extend(tracees::examine(tree)?);
     refusals.extend(sharing_memory(tree));
     Ok(refusals)
 }
@@ -43,8 +44,7 @@ fn examine_one(process: &Process) -> Result<Option<Refusal>, Error> {
     if process.life == Life::Zombie {
         return Ok(None);
     }
-    let status = read_status(pid).on("read the status of", || Object::Process { pid })?;
-    Ok(tracer(&status).map(|tracer| {
+    Ok(tracees::tracer_of(pid)?.map(|tracer| {
         let reason = format!("is traced by process {tracer}");
         refusal(pid, &reason, "End the debugger or tracer first.")
     }))
@@ -64,11 +64,6 @@ fn refusal(pid: i32, reason: &str, advice: &str) -> Refusal {
 
 fn is_us(pid: i32) -> bool {
     u32::try_from(pid) == Ok(std::process::id())
-}
-
-fn tracer(status: &str) -> Option<i32> {
-    let text = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
-    text.trim().parse().ok().filter(|&tracer| tracer != 0)
 }
 
 /// Processes that run in one address space for good: CLONE_VM without CLONE_THREAD. One that was
@@ -92,8 +87,9 @@ fn sharing_memory(tree: &[Process]) -> Vec<Refusal> {
 const VFORK_WAIT: Duration = Duration::from_millis(10);
 const VFORK_LOOKS: u32 = 100;
 
-/// Bytes that the tree's private and shared memory takes, from smaps_rollup.
-pub(super) fn memory_bytes(pid: i32) -> Result<u64, Error> {
+/// Bytes of anonymous memory, from smaps_rollup. Where it lacks the proportional ones (Linux 5.9),
+/// every page counts in each process.
+pub(super) fn memory_bytes(pid: i32, counting: Counting) -> Result<u64, Error> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -101,10 +97,16 @@ pub(super) fn memory_bytes(pid: i32) -> Result<u64, Error> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(0),
         Err(error) => return Err(error).on("measure", || Object::Process { pid }),
     };
-    Ok(["Anonymous:", "Swap:"].iter().map(|name| kibibytes(&text, name) << 10).sum())
+    Ok(anonymous_bytes(&text, counting))
 }
 
-fn kibibytes(text: &str, name: &str) -> u64 {
+fn anonymous_bytes(rollup: &str, counting: Counting) -> u64 {
+    let is_proportional = counting == Counting::Once && rollup.contains("\nPss_Anon:");
+    let names = if is_proportional { ["Pss_Anon:", "SwapPss:"] } else { ["Anonymous:", "Swap:"] };
+    names.iter().map(|name| kibibytes(rollup, name) << 10).sum()
+}
+
+pub(super) fn kibibytes(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
 }
@@ -114,9 +116,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tracer_is_seen_and_none_is_not() {
-        assert_eq!(tracer("Name:\tx\nTracerPid:\t0\n"), None);
-        assert_eq!(tracer("Name:\tx\nTracerPid:\t12\n"), Some(12));
+    fn what_is_shared_counts_once_unless_sharing_ends() {
+        let new = "Rss: 9 kB\nPss_Anon:  10 kB\nAnonymous: 80 kB\nSwap: 8 kB\nSwapPss: 1 kB\n";
+        assert_eq!(anonymous_bytes(new, Counting::Once), 11 << 10);
+        assert_eq!(anonymous_bytes(new, Counting::InEach), 88 << 10);
+        let old = "Rss: 9 kB\nAnonymous: 80 kB\nSwap: 8 kB\nSwapPss: 1 kB\n";
+        assert_eq!(anonymous_bytes(old, Counting::Once), 88 << 10);
     }
 
     #[test]
@@ -124,7 +129,7 @@ mod tests {
         let us = i32::try_from(std::process::id()).unwrap();
         for pid in [1, us] {
             let process = Process::read(pid).unwrap();
-            assert_eq!(examine(&[process]).unwrap().len(), 1, "{pid}");
+            assert!(examine_one(&process).unwrap().is_some(), "{pid}");
         }
     }
 }

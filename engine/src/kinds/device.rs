@@ -1,12 +1,12 @@
 //! A character device that is the same on every host: /dev/null, zero, full, random, urandom.
 
-use super::{DescriptionImage, Kind, Open, Owner, Place, Seen, Tree, sole};
+use super::{DescriptionImage, Ground, Kind, Open, Place, Seen, Tree, sole};
 use crate::error::{Error, OnObject as _};
+use crate::paths;
 use crate::refusal::Refusal;
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 pub(super) struct Device;
 
@@ -40,11 +40,11 @@ impl Kind for Device {
         Self::capture(of, tree).map(Some)
     }
 
-    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
         match is_here(outline) {
             true => Vec::new(),
             false => vec![Refusal {
-                object: owner.object(Self::NAME),
+                object: at.object(Self::NAME),
                 reason: format!("needs the same device at {} on the destination", outline.path),
                 advice: "Make it there with mknod.".to_owned(),
             }],
@@ -78,15 +78,18 @@ fn open(image: &Image, description: &DescriptionImage) -> io::Result<OwnedFd> {
     if !is_here(image) {
         return Err(io::Error::new(io::ErrorKind::NotFound, "its path leads to another device"));
     }
-    let access = description.access();
-    let mut options = OpenOptions::new();
-    options.read(access != libc::O_WRONLY).write(access != libc::O_RDONLY);
-    options.custom_flags(description.flags & libc::O_PATH);
-    Ok(options.open(&image.path)?.into())
+    let flags = description.access() | description.flags & libc::O_PATH;
+    let opened = paths::open(image.path.as_bytes(), libc::S_IFCHR, flags, &|_| false)?;
+    let minor = nix::sys::stat::minor(opened.metadata()?.rdev());
+    if minor != u64::from(image.minor) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its path leads to another device"));
+    }
+    Ok(opened.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Owner;
     use super::*;
     use crate::descriptors::trip::{describe, round_trip};
     use std::fs::File;
@@ -115,6 +118,6 @@ mod tests {
     #[test]
     fn a_path_that_leads_elsewhere_is_refused() {
         let image = Image { path: "/dev/zero".to_owned(), minor: 3 };
-        assert_eq!(Device::check(&image, &[], Owner { pid: 1, fd: 0 }).len(), 1);
+        assert_eq!(Device::check(&image, &[], Ground { owner: Owner { pid: 1, fd: 0 }, coming: &[] }).len(), 1);
     }
 }

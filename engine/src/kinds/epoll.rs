@@ -50,6 +50,7 @@ enum Now {
 
 impl Kind for Epoll {
     const NAME: &'static str = "epoll";
+    const NEEDS_OWNER: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
@@ -108,7 +109,7 @@ fn registrations(seen: &Seen, tree: &dyn Tree) -> io::Result<Vec<Registration>> 
         .collect()
 }
 
-struct Slot {
+pub(super) struct Slot {
     number: i32,
     events: u32,
     word: u64,
@@ -116,7 +117,7 @@ struct Slot {
 }
 
 /// "tfd:        5 events:       19 data:                5  pos:0 ino:9 sdev:10", see proc(5).
-fn parse(line: &str) -> Option<Slot> {
+pub(super) fn parse(line: &str) -> Option<Slot> {
     let spaced = line.replace(':', " ");
     let words: Vec<_> = spaced.split_whitespace().collect();
     let [number, "events", events, "data", word, "pos", _, "ino", inode, "sdev", _] = words[..]

@@ -1,9 +1,11 @@
 //! A queue of bytes with a name in the file tree.
 
 use super::content::Content;
-use super::{DescriptionImage, Findings, Kind, ObjectKey, Open, Owner, Place, Seen, Tree};
+use super::{DescriptionImage, Findings, Ground, Kind, ObjectKey, Open, Place, Seen, Tree};
 use crate::error::{Error, OnObject as _};
+use crate::paths;
 use crate::refusal::Refusal;
+use prost::{DecodeError, Message as _};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -55,15 +57,19 @@ impl Kind for Fifo {
         Ok(Some(Image { content: whole.content.emptied(), ..whole }))
     }
 
-    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
         if is_fifo(&outline.path) {
             return Vec::new();
         }
         vec![Refusal {
-            object: owner.object(Self::NAME),
+            object: at.object(Self::NAME),
             reason: format!("needs a fifo at {} on the destination", outline.path),
             advice: "Make it there with mkfifo.".to_owned(),
         }]
+    }
+
+    fn paths(image: &[u8]) -> Result<Vec<String>, DecodeError> {
+        Ok(vec![Image::decode(image)?.path])
     }
 
     fn create(
@@ -82,10 +88,8 @@ fn is_fifo(path: &str) -> bool {
 /// A descriptor with both ends is opened first: it never waits for anybody, and it keeps the
 /// content alive until the others are open.
 fn make(image: &Image, descriptions: &[DescriptionImage]) -> io::Result<Vec<OwnedFd>> {
-    let both = open(&image.path, libc::O_RDWR)?;
-    if !both.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its path leads to another file"));
-    }
+    let flags = libc::O_RDWR | libc::O_NONBLOCK;
+    let both = paths::open(image.path.as_bytes(), libc::S_IFIFO, flags, &|_| false)?;
     image.content.fill(both.as_fd())?;
     let own = format!("/proc/self/fd/{}", both.as_raw_fd());
     descriptions.iter().map(|one| Ok(open(&own, one.access())?.into())).collect()
@@ -100,6 +104,7 @@ fn open(path: &str, access: i32) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Owner;
     use super::*;
     use crate::descriptors::trip::round_trip;
     use std::io::{Read as _, Write as _};
@@ -133,6 +138,6 @@ mod tests {
     #[test]
     fn a_destination_without_the_name_is_refused() {
         let image = Image { path: "/nonexistent/queue".to_owned(), content: Content::default() };
-        assert_eq!(Fifo::check(&image, &[], Owner { pid: 1, fd: 0 }).len(), 1);
+        assert_eq!(Fifo::check(&image, &[], Ground { owner: Owner { pid: 1, fd: 0 }, coming: &[] }).len(), 1);
     }
 }

@@ -3,15 +3,18 @@
 //! Files are not moved: the destination must have the same file under the same path, from shared
 //! storage or a copy. Only what no path leads to any more, a removed file, travels with the tree.
 
+use super::growth::Size;
 use super::locks::{self, Lock};
 use super::removed::{self, Removed};
 use super::{
-    DescriptionImage, Findings, Kind, ObjectKey, Open, Owner, Place, Seen, Tree, nonsense,
+    DescriptionImage, Findings, Ground, Kind, Making, ObjectKey, Open, Owner, Place, Seen, Tree, nonsense,
 };
 use crate::batch::Batch;
 use crate::error::{Error, OnObject as _};
+use crate::paths;
 use crate::refusal::Refusal;
-use std::fs::{Metadata, OpenOptions};
+use prost::{DecodeError, Message as _};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -31,6 +34,18 @@ pub(super) struct Image {
     removed: Option<Removed>,
     #[prost(message, repeated, tag = "5")]
     locks: Vec<Lock>,
+    /// Tells the same file on shared storage from a copy of it; 0 for one that was removed.
+    #[prost(uint64, tag = "6")]
+    inode: u64,
+}
+
+/// An image without the content.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(message, optional, tag = "4")]
+    removed: Option<()>,
 }
 
 impl Kind for File {
@@ -71,30 +86,44 @@ impl Kind for File {
             0 => Some(Removed::read(first)?),
             _ => None,
         };
-        let mut locks = Vec::new();
-        for (ordinal, open) in (0..).zip(of) {
-            let held = locks::held(tree, open.index, ordinal);
-            locks.extend(held.on("read the locks of", || open.seen.object(Self::NAME))?);
-        }
-        Ok(Image { removed, locks, ..describe(first.seen) })
+        Ok(Image { removed, locks: locks_of(of, tree)?, ..describe(first.seen) })
     }
 
     fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
         let seen = of[0].seen;
-        let travels = seen.links == 0 || is_of_the_tree(seen, tree);
-        Ok((!travels).then(|| describe(seen)))
+        if seen.links == 0 {
+            let removed = Some(Removed::default());
+            return Ok(Some(Image { removed, ..describe(seen) }));
+        }
+        if is_of_the_tree(seen, tree) {
+            return Ok(None);
+        }
+        Ok(Some(Image { locks: locks_of(of, tree)?, ..describe(seen) }))
     }
 
-    fn check(outline: &Image, descriptions: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
-        let writes = descriptions.iter().any(|one| one.access() != libc::O_RDONLY);
-        match missing(outline, writes) {
-            None => Vec::new(),
-            Some(reason) => vec![Refusal {
-                object: owner.object(Self::NAME),
-                reason: format!("({}) {reason}", outline.path),
-                advice: "Copy it there, or put it on storage that both hosts have.".to_owned(),
-            }],
+    fn check(outline: &Image, descriptions: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
+        let refusal = |owner: Owner, reason: String, advice: &str| Refusal {
+            object: owner.object(Self::NAME),
+            reason: format!("({}) {reason}", outline.path),
+            advice: advice.to_owned(),
+        };
+        if outline.removed.is_some() {
+            let lacks = Removed::lacks_directory(&outline.path);
+            return lacks.map(|why| refusal(at.owner, why, MAKE_DIRECTORY)).into_iter().collect();
         }
+        if let Some(reason) = lacking(outline, descriptions) {
+            return vec![refusal(at.owner, reason, COPY)];
+        }
+        let one = descriptions.first().copied().unwrap_or_default();
+        locks::conflicts(&outline.locks, at.owner, || reach(outline, &one, &|_| false))
+            .map(|(holder, reason)| refusal(holder, reason, locks::RELEASE))
+            .collect()
+    }
+
+    /// Of one that was removed the path is only where it once was.
+    fn paths(image: &[u8]) -> Result<Vec<String>, DecodeError> {
+        let named = Named::decode(image)?;
+        Ok(named.removed.is_none().then_some(named.path).into_iter().collect())
     }
 
     fn create(
@@ -104,7 +133,7 @@ impl Kind for File {
     ) -> Result<Vec<OwnedFd>, Error> {
         let made = match &image.removed {
             Some(removed) => removed.create(&image.path, descriptions),
-            None => descriptions.iter().map(|one| open(image, one)).collect(),
+            None => descriptions.iter().map(|one| open(image, one, at.stage)).collect(),
         }
         .on("open", || at.object(Self::NAME))?;
         for (ordinal, fd) in made.iter().enumerate() {
@@ -131,7 +160,17 @@ fn describe(seen: &Seen) -> Image {
         _ => &seen.link,
     };
     let size_bytes = if seen.shape() == libc::S_IFREG { seen.size } else { 0 };
-    Image { path: path.to_owned(), shape: seen.shape(), size_bytes, ..Image::default() }
+    let inode = if seen.links == 0 { 0 } else { seen.inode };
+    Image { path: path.to_owned(), shape: seen.shape(), size_bytes, inode, ..Image::default() }
+}
+
+fn locks_of(of: &[Open<'_>], tree: &dyn Tree) -> Result<Vec<Lock>, Error> {
+    let mut locks = Vec::new();
+    for (ordinal, open) in (0..).zip(of) {
+        let held = locks::held(tree, open.index, ordinal);
+        locks.extend(held.on("read the locks of", || open.seen.object(File::NAME))?);
+    }
+    Ok(locks)
 }
 
 /// Whether the path still leads to the file that is open: it may have been renamed over, hidden
@@ -158,21 +197,33 @@ fn examine_locks(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {
     }
 }
 
-/// A file that is read must be the same; one that is written may have grown since it was seen.
-fn missing(outline: &Image, writes: bool) -> Option<String> {
+const COPY: &str = "Copy it there, or put it on storage that both hosts have.";
+const MAKE_DIRECTORY: &str = "Make that directory there.";
+
+/// Why a file cannot be opened here as it is open on the source.
+fn lacking(outline: &Image, descriptions: &[DescriptionImage]) -> Option<String> {
     let Ok(found) = std::fs::symlink_metadata(&outline.path) else {
         return Some("does not exist on the destination".to_owned());
     };
     if found.mode() & libc::S_IFMT != outline.shape {
         return Some("is something else on the destination".to_owned());
     }
-    let fits = match writes {
-        true => found.len() >= outline.size_bytes,
-        false => found.len() == outline.size_bytes,
-    };
-    (outline.shape == libc::S_IFREG && !fits).then(|| {
-        let (here, there) = (found.len(), outline.size_bytes);
-        format!("has {here} bytes on the destination, not {there}")
+    let differs = |one| size(outline, one)?.differs_while_running(&found);
+    if let Some(why) = descriptions.iter().find_map(differs) {
+        return Some(why);
+    }
+    let refused = |one| reach(outline, one, &|_| false).err();
+    let error = descriptions.iter().find_map(refused)?;
+    Some(format!("cannot be opened on the destination: {error}"))
+}
+
+/// Only a regular file has one that counts.
+fn size(image: &Image, one: &DescriptionImage) -> Option<Size> {
+    (image.shape == libc::S_IFREG).then(|| Size {
+        bytes: image.size_bytes,
+        inode: image.inode,
+        writes: one.access() != libc::O_RDONLY,
+        appends: one.flags & libc::O_APPEND != 0,
     })
 }
 
@@ -195,34 +246,51 @@ pub(super) fn options(description: &DescriptionImage) -> OpenOptions {
     options
 }
 
-/// Looked at before it is opened: a hostile path could lead to a device.
-fn open(image: &Image, description: &DescriptionImage) -> io::Result<OwnedFd> {
-    verify(image, &std::fs::symlink_metadata(&image.path)?)?;
-    let opened = options(description).open(&image.path)?;
-    verify(image, &opened.metadata()?)?;
-    Ok(opened.into())
+fn open(image: &Image, one: &DescriptionImage, stage: &dyn Making) -> io::Result<OwnedFd> {
+    let opened = reach(image, one, &|pid| stage.contains_process(pid))?;
+    let found = opened.metadata()?;
+    let differs = size(image, one).and_then(|size| size.differs_in_the_freeze(&found));
+    match differs {
+        Some(why) => {
+            let what = format!("{} {why}", image.path);
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
+        None => Ok(opened.into()),
+    }
 }
 
-fn verify(image: &Image, found: &Metadata) -> io::Result<()> {
-    let is_regular = image.shape == libc::S_IFREG;
-    let differs = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    if found.mode() & libc::S_IFMT != image.shape {
-        return differs(format!("{} is something else here", image.path));
+/// Of a hostile path nothing is opened before it was looked at.
+fn reach(
+    image: &Image,
+    one: &DescriptionImage,
+    is_of_tree: paths::IsOfTree<'_>,
+) -> io::Result<std::fs::File> {
+    let flags = one.access() | one.flags & FLAGS;
+    // A device or a fifo does something when it is opened, and is of another kind.
+    if !matches!(image.shape, libc::S_IFREG | libc::S_IFDIR) && flags & libc::O_PATH == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is neither file nor directory"));
     }
-    if is_regular && found.len() != image.size_bytes {
-        let (here, there) = (found.len(), image.size_bytes);
-        return differs(format!("{} has {here} bytes here, not {there}", image.path));
-    }
-    Ok(())
+    paths::open(image.path.as_bytes(), image.shape, flags, is_of_tree)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Rules;
     use super::*;
-    use crate::descriptors::trip::{describe as findings, move_after, round_trip};
+    use crate::descriptors::trip::{
+        Bare, capture_own, describe as findings, move_after, outline_own, round_trip,
+    };
+    use crate::descriptors::{check, create};
+    use nix::fcntl::{FcntlArg, fcntl};
     use std::fs;
     use std::io::{Read as _, Seek as _, Write as _};
+    use std::os::fd::AsRawFd as _;
+
+    const OWNER: Owner = Owner { pid: 1, fd: 3 };
+    const GROUND: Ground<'_> = Ground { owner: OWNER, coming: &[] };
+    /// F_WRLCK.
+    const RANGE: libc::flock =
+        libc::flock { l_type: 1, l_whence: 0, l_start: 5, l_len: 10, l_pid: 0 };
 
     fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -307,11 +375,120 @@ mod tests {
         let (_folder, path) = file("four");
         let path = path.to_str().unwrap().to_owned();
         let image = Image { path, shape: libc::S_IFREG, size_bytes: 5, ..Image::default() };
-        let refusals = File::check(&image, &[DescriptionImage::default()], Owner { pid: 1, fd: 3 });
+        let refusals = File::check(&image, &[DescriptionImage::default()], GROUND);
         assert!(refusals[0].to_string().contains("has 4 bytes"), "{}", refusals[0]);
-        assert!(open(&image, &DescriptionImage::default()).is_err());
+        let refused = open(&image, &DescriptionImage::default(), &Bare).unwrap_err();
+        assert!(refused.to_string().contains("has 4 bytes here"), "{refused}");
         let absent = Image { path: "/nonexistent/file".to_owned(), ..image };
-        assert_eq!(File::check(&absent, &[], Owner { pid: 1, fd: 3 }).len(), 1);
+        assert_eq!(File::check(&absent, &[], GROUND).len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_there_as_it_is_here_is_refused_before() {
+        let path = format!("/proc/{}/oom_score_adj", nix::unistd::getppid());
+        let image = Image { path, shape: libc::S_IFREG, ..Image::default() };
+        let refusals = File::check(&image, &[DescriptionImage::default()], GROUND);
+        assert!(refusals[0].reason.contains("cannot be opened"), "{refusals:?}");
+    }
+
+    #[test]
+    fn a_device_is_not_opened_in_the_name_of_a_file() {
+        let path = "/dev/null".to_owned();
+        let image = Image { path, shape: libc::S_IFCHR, ..Image::default() };
+        let place = DescriptionImage { flags: libc::O_PATH, ..DescriptionImage::default() };
+        assert_eq!(File::check(&image, &[DescriptionImage::default()], GROUND).len(), 1);
+        open(&image, &DescriptionImage::default(), &Bare).unwrap_err();
+        open(&image, &place, &Bare).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_append_to_is_found_grown() {
+        let (_folder, path) = file("log:");
+        let original = fs::File::options().append(true).open(&path).unwrap();
+        let image = capture_own(&[&original]);
+        let outline = outline_own(&[&original]);
+        fs::write(&path, "log: more").unwrap();
+        assert_eq!(check(&outline, &[]).unwrap(), []);
+        create(&image, &Bare).unwrap();
+        fs::write(&path, "l").unwrap();
+        assert_eq!(check(&outline, &[]).unwrap().len(), 1);
+        create(&image, &Bare).unwrap_err();
+    }
+
+    #[test]
+    fn a_nameless_file_comes_back_with_its_content_and_can_still_be_given_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut original = nameless(folder.path());
+        original.write_all(b"never had a name").unwrap();
+        let trip = round_trip(&[&original]);
+        assert_eq!(trip.after.descriptions, trip.before.descriptions);
+        let copy = fs::File::from(trip.take(0));
+        let named = folder.path().join("named");
+        let own = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        let follow = nix::fcntl::AtFlags::AT_SYMLINK_FOLLOW;
+        nix::unistd::linkat(nix::fcntl::AT_FDCWD, &*own, nix::fcntl::AT_FDCWD, &named, follow)
+            .unwrap();
+        assert_eq!(fs::read_to_string(named).unwrap(), "never had a name");
+    }
+
+    fn nameless(directory: &std::path::Path) -> fs::File {
+        let mut options = fs::File::options();
+        options.read(true).write(true).custom_flags(libc::O_TMPFILE).open(directory).unwrap()
+    }
+
+    #[test]
+    fn a_removed_file_needs_its_directory() {
+        let (folder, path) = file("");
+        let original = fs::File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let outline = outline_own(&[&original]);
+        assert_eq!(check(&outline, &[]).unwrap(), []);
+        drop(folder);
+        let refusals = check(&outline, &[]).unwrap();
+        assert!(refusals[0].reason.contains("has no directory"), "{refusals:?}");
+    }
+
+    /// The original is on what would be shared storage, and has the lock.
+    fn conflicts(original: &fs::File) -> Vec<Refusal> {
+        check(&outline_own(&[original]), &[]).unwrap()
+    }
+
+    /// A POSIX lock would end with our duplicate of the descriptor, because it is ours as well: the
+    /// scenario `locks_that_the_source_holds_on_shared_storage` has one.
+    #[test]
+    fn locks_that_the_destination_sees_held_are_refused_by_name() {
+        type Take = fn(&fs::File);
+        let cases: [(&str, Take); 2] = [
+            ("exclusive flock", |file| file.lock().unwrap()),
+            ("exclusive open file description lock on bytes 5 to 14", |file| {
+                fcntl(file, FcntlArg::F_OFD_SETLK(&RANGE)).map(drop).unwrap();
+            }),
+        ];
+        for (name, take) in cases {
+            let (_folder, path) = file("");
+            let original = fs::File::options().read(true).write(true).open(&path).unwrap();
+            assert_eq!(conflicts(&original), [], "{name}");
+            take(&original);
+            let refusals = conflicts(&original);
+            assert_eq!(refusals.len(), 1, "{name}");
+            let said = refusals[0].to_string();
+            let process = format!("process {}", std::process::id());
+            for word in [name, &process, path.to_str().unwrap()] {
+                assert!(said.contains(word), "{word} in {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_that_both_can_have_is_in_nobodys_way() {
+        let (_folder, path) = file("");
+        let original = fs::File::open(&path).unwrap();
+        original.lock_shared().unwrap();
+        assert_eq!(conflicts(&original), []);
+        let copy = fs::File::open(&path).unwrap();
+        original.unlock().unwrap();
+        // What was tried is not held any longer.
+        copy.try_lock().unwrap();
     }
 
     #[test]
@@ -327,11 +504,10 @@ mod tests {
     fn a_posix_lock_is_taken_again_by_its_process() {
         let (_folder, path) = file("");
         let original = fs::File::options().write(true).open(&path).unwrap();
-        let range = libc::flock { l_type: 1, l_whence: 0, l_start: 5, l_len: 10, l_pid: 0 };
-        nix::fcntl::fcntl(&original, nix::fcntl::FcntlArg::F_SETLK(&range)).unwrap();
-        let unlock = libc::flock { l_type: 2, ..range };
+        fcntl(&original, FcntlArg::F_SETLK(&RANGE)).unwrap();
+        let unlock = libc::flock { l_type: 2, ..RANGE };
         let moved = move_after(&[&original], || {
-            nix::fcntl::fcntl(&original, nix::fcntl::FcntlArg::F_SETLK(&unlock)).unwrap();
+            fcntl(&original, FcntlArg::F_SETLK(&unlock)).unwrap();
         });
         let (before, after) = moved.images::<Image>();
         assert_eq!(before[0].locks.len(), 1);

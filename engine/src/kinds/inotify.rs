@@ -3,10 +3,12 @@
 //! Events that are queued cannot be looked at without taking them, nor put back: they are lost, and
 //! a note says so. Programs have to live with lost events anyway (IN_Q_OVERFLOW).
 
-use super::{DescriptionImage, Findings, Kind, Open, Owner, Place, Seen, Tree, sole};
+use super::{DescriptionImage, Findings, Ground, Kind, Open, Place, Seen, Tree, sole};
 use crate::error::{Error, OnObject as _};
+use crate::paths;
 use crate::refusal::Refusal;
 use crate::sys;
+use prost::{DecodeError, Message as _};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -60,18 +62,22 @@ impl Kind for Inotify {
         Self::capture(of, tree).map(Some)
     }
 
-    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
         let absent = |watch: &&Watch| std::fs::symlink_metadata(&watch.path).is_err();
         outline
             .watches
             .iter()
             .filter(absent)
             .map(|watch| Refusal {
-                object: owner.object(Self::NAME),
+                object: at.object(Self::NAME),
                 reason: format!("watches {}, which is not on the destination", watch.path),
                 advice: "Make it there first.".to_owned(),
             })
             .collect()
+    }
+
+    fn paths(image: &[u8]) -> Result<Vec<String>, DecodeError> {
+        Ok(Image::decode(image)?.watches.into_iter().map(|watch| watch.path).collect())
     }
 
     fn create(
@@ -89,6 +95,8 @@ fn make(image: &Image) -> io::Result<OwnedFd> {
     let inotify = sys::fd::inotify()?;
     for watch in &image.watches {
         sys::fd::set_next_watch(inotify.as_fd(), watch.number)?;
+        // Looked at so that it is found out whether a magic link is on the way.
+        paths::look(watch.path.as_bytes())?;
         let path = CString::new(&*watch.path).map_err(|_| io::ErrorKind::InvalidData)?;
         // The kernel shows the inode that is watched, so links must not be followed again.
         let mask = watch.mask | libc::IN_DONT_FOLLOW;
@@ -130,7 +138,7 @@ fn watch(line: &str) -> io::Result<Watch> {
     Ok(Watch { number, path, mask })
 }
 
-fn bytes(text: &str) -> Option<Vec<u8>> {
+pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
     text.as_bytes()
         .chunks(2)
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())

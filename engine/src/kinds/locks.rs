@@ -7,8 +7,9 @@ use crate::batch::Batch;
 use crate::sys;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{fmt, io};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Lock {
@@ -54,7 +55,7 @@ pub(super) fn held(tree: &dyn Tree, index: usize, ordinal: u32) -> io::Result<Ve
 }
 
 /// "1: POSIX  ADVISORY  WRITE 4711 08:01:1835 0 EOF", see proc_locks(5).
-fn parse(line: &str) -> io::Result<Lock> {
+pub(super) fn parse(line: &str) -> io::Result<Lock> {
     let words: Vec<_> = line.split_whitespace().collect();
     let unknown = || io::Error::new(io::ErrorKind::Unsupported, format!("a lock {line:?}"));
     let [_, style @ ("FLOCK" | "OFDLCK" | "POSIX"), "ADVISORY", mode, _, _, start, end] = words[..]
@@ -84,6 +85,48 @@ impl Lock {
         bytes_of(&self.range().unwrap())
     }
 
+    /// Whether it could be had through this descriptor. A flock is had for an instant, because
+    /// there is no other way to ask; the others are only asked for (F_OFD_GETLK sees both styles).
+    fn is_free(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        if self.style == "FLOCK" {
+            return match self.take_flock(fd) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                taken => taken.map(|()| true),
+            };
+        }
+        let mut range = self.range()?;
+        fcntl(fd, FcntlArg::F_OFD_GETLK(&mut range))?;
+        Ok(i32::from(range.l_type) == libc::F_UNLCK)
+    }
+
+    fn take(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match &*self.style {
+            "FLOCK" => self.take_flock(fd),
+            "OFDLCK" => {
+                fcntl(fd, FcntlArg::F_OFD_SETLK(&self.range()?))?;
+                Ok(())
+            }
+            // Taken by its process.
+            "POSIX" => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// It was free when it was looked for, before the freeze.
+    fn explained(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let what = format!("somebody took the {self} since the tree was looked at");
+                io::Error::new(error.kind(), what)
+            }
+            _ => error,
+        }
+    }
+
+    fn take_flock(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        sys::fd::flock(fd, if self.exclusive { libc::LOCK_EX } else { libc::LOCK_SH })
+    }
+
     fn range(&self) -> io::Result<libc::flock> {
         let kind = if self.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
         let narrow = |bytes| i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidData);
@@ -97,19 +140,59 @@ impl Lock {
     }
 }
 
-/// Takes the locks of one description, which need no particular process.
-pub(super) fn take(locks: &[Lock], ordinal: usize, fd: BorrowedFd<'_>) -> io::Result<()> {
-    for lock in locks.iter().filter(|lock| lock.description as usize == ordinal) {
-        match &*lock.style {
-            "FLOCK" if lock.exclusive => sys::fd::flock(fd, libc::LOCK_EX)?,
-            "FLOCK" => sys::fd::flock(fd, libc::LOCK_SH)?,
-            "OFDLCK" => drop(fcntl(fd, FcntlArg::F_OFD_SETLK(&lock.range()?))?),
-            // Taken by its process.
-            "POSIX" => {}
-            _ => return Err(io::ErrorKind::InvalidData.into()),
+/// As the operator knows it: "exclusive POSIX lock on bytes 5 to 14".
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = if self.exclusive { "exclusive" } else { "shared" };
+        let style = match &*self.style {
+            "FLOCK" => return write!(f, "{mode} flock"),
+            "POSIX" => "POSIX lock",
+            _ => "open file description lock",
+        };
+        let start = self.start;
+        match self.start.saturating_add(self.length.saturating_sub(1)) {
+            _ if self.length == 0 => write!(f, "{mode} {style} from byte {start} on"),
+            end => write!(f, "{mode} {style} on bytes {start} to {end}"),
         }
     }
-    Ok(())
+}
+
+pub(super) const RELEASE: &str = "Let the program release it for the move, or keep the file on \
+                                  storage whose locks each host has for itself.";
+
+/// The locks that somebody holds on this host, each with who has it on the source and why that is
+/// in the way. Storage that both hosts share shows us the locks of the very tree that is to come:
+/// it holds them until it has moved, and could only move without them.
+///
+/// `reach` opens the file anew for each, so that what was tried is let go at once.
+pub(super) fn conflicts(
+    locks: &[Lock],
+    owner: Owner,
+    reach: impl Fn() -> io::Result<File>,
+) -> impl Iterator<Item = (Owner, String)> {
+    locks.iter().filter_map(move |lock| {
+        let holder = if lock.is_posix() { Owner { pid: lock.pid, fd: lock.fd } } else { owner };
+        match reach().and_then(|file| lock.is_free(file.as_fd())) {
+            Ok(true) => None,
+            Ok(false) => Some((holder, taken(lock))),
+            Err(error) => {
+                Some((holder, format!("is held with a lock ({lock}) that fails there: {error}")))
+            }
+        }
+    })
+}
+
+fn taken(lock: &Lock) -> String {
+    format!(
+        "is held with a lock ({lock}) that is taken on the destination: both hosts share the file \
+         and its locks, or somebody there holds one"
+    )
+}
+
+/// Takes the locks of one description, which need no particular process.
+pub(super) fn take(locks: &[Lock], ordinal: usize, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut of_it = locks.iter().filter(|lock| lock.description as usize == ordinal);
+    of_it.try_for_each(|lock| lock.take(fd).map_err(|error| lock.explained(error)))
 }
 
 /// Lets a process take its own POSIX locks.
@@ -147,8 +230,18 @@ mod tests {
     fn a_range_and_a_whole_file_are_understood() {
         let lock = parse("1: POSIX  ADVISORY  READ 4711 08:01:1835 5 14").unwrap();
         assert_eq!((lock.exclusive, lock.start, lock.length), (false, 5, 10));
+        assert_eq!(lock.to_string(), "shared POSIX lock on bytes 5 to 14");
         let lock = parse("2: FLOCK  ADVISORY  WRITE 4711 08:01:1835 0 EOF").unwrap();
         assert_eq!((lock.exclusive, lock.start, lock.length), (true, 0, 0));
+    }
+
+    #[test]
+    fn one_that_is_taken_in_the_last_moment_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().lock().unwrap();
+        let lock = Lock { style: "FLOCK".to_owned(), ..Lock::default() };
+        let error = take(&[lock], 0, file.reopen().unwrap().as_fd()).unwrap_err();
+        assert!(error.to_string().contains("somebody took the shared flock"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub struct Rules {
     pub terminal: Terminal,
     pub outside_pipe: OutsidePipe,
     pub tcp: Tcp,
+    pub outside_unix: OutsideUnix,
 }
 
 /// A terminal whose other side (an ssh session, a terminal emulator) stays behind.
@@ -37,10 +38,30 @@ pub enum OutsidePipe {
 /// A TCP connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tcp {
+    /// It goes on. The default: a server whose clients are cut off was not moved.
     #[default]
+    Established,
     Refuse,
-    /// The program sees that its peer reset the connection.
+    /// The program sees that its peer reset the connection; the peer sees what it would if the
+    /// program had been killed.
     Close,
+    /// As `Close`, and the peer sees a reset as well.
+    Reset,
+}
+
+/// A unix socket that is connected to a process outside of the tree: the log, a database, D-Bus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutsideUnix {
+    /// Datagram sockets are connected again to the same name on the destination: what listens
+    /// there (syslog, journald, the service manager) keeps no state of its senders. All others are
+    /// refused.
+    #[default]
+    Auto,
+    /// Streams as well: the program has to know a new connection from the old one.
+    Reconnect,
+    /// The program sees that its peer has closed the connection.
+    Close,
+    Refuse,
 }
 
 /// Something that will be different after the move, without being in its way.

@@ -1,30 +1,45 @@
 //! A TCP connection, or what is left of one.
 //!
-//! It cannot be moved yet. A rule may have it closed: then the program finds, on the destination,
-//! a connection that its peer has reset, which every network program has to cope with.
+//! It moves with everything that is in it, and its peer sees no more than packets that were lost.
+//! Where a rule has it closed, the program finds on the destination a connection that its peer has
+//! reset, which every network program has to cope with.
 
-use super::address::{Address, v4, v6};
-use super::tcp_listen::{is_tcp, tcp_shape};
-use super::{DescriptionImage, Findings, Kind, Open, Place, Seen, Tcp, Tree, sole};
-use crate::error::{Error, OnObject as _};
+mod capture;
+mod create;
+mod diagnosis;
+mod ending;
+mod examine;
+pub(super) mod half_open;
+mod hold;
+mod image;
+mod info;
+mod life;
+pub(crate) mod orphans;
+mod repair;
+mod segment;
+mod silence;
+mod timeouts;
+
+use super::address::Address;
+use super::tcp_listen::is_tcp;
+use super::{
+    DescriptionImage, Findings, Ground, Kind, Open, Place, Rules, Seen, Tcp, Tree, sole,
+};
+use crate::error::{Error, Object, OnObject as _};
+use crate::network::Flow;
+use crate::refusal::Refusal;
 use crate::sys;
+use image::Image;
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 pub(super) struct Connection;
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Image {
-    #[prost(int32, tag = "1")]
-    domain: i32,
-    /// It was over before the move: the program may know already.
-    #[prost(bool, tag = "2")]
-    was_over: bool,
-}
-
 impl Kind for Connection {
-    const NAME: &'static str = "TCP connection";
+    const NAME: &'static str = create::NAME;
+    const VERSION: u32 = 2;
+    const HAS_LIFE: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
@@ -35,21 +50,52 @@ impl Kind for Connection {
 
     fn examine(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {
         let object = of[0].object(Self::NAME);
-        let peer = peer(of[0]).unwrap_or_else(|_| "an unknown address".to_owned());
+        let peer = || peer(of[0]).unwrap_or_else(|_| "an unknown address".to_owned());
         match tree.rules().tcp {
             _ if is_over(of[0]) => {}
+            Tcp::Established => examine::examine(of[0], tree, findings),
             Tcp::Refuse => findings.refuse(
                 object,
-                format!("to {peer} cannot be moved yet"),
-                "Let the program close it, or allow `--tcp close`.",
+                format!("to {} would have to move, which is ruled out", peer()),
+                "Let the program close it, or allow `--tcp established`.",
             ),
-            Tcp::Close => findings.note(object, format!("to {peer} will be reset")),
+            Tcp::Close | Tcp::Reset => findings.note(object, format!("to {} will be reset", peer())),
         }
     }
 
-    fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
-        let domain = of[0].seen.socket.as_ref().map_or(0, |socket| socket.domain);
-        Ok(Image { domain, was_over: is_over(of[0].seen) })
+    fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Image, Error> {
+        let seen = of[0].seen;
+        if !is_over(seen) && tree.rules().tcp != Tcp::Established {
+            let domain = seen.socket.as_ref().map_or(0, |socket| socket.domain);
+            return Ok(Image { domain, ..Image::default() });
+        }
+        capture::read(&of[0]).on("read", || seen.object(Self::NAME))
+    }
+
+    fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
+        if tree.rules().tcp != Tcp::Established {
+            return Ok(None);
+        }
+        capture::outline(&of[0]).on("read", || of[0].seen.object(Self::NAME))
+    }
+
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
+        let Some(live) = &outline.live else { return Vec::new() };
+        let Err(error) = create::bound(live, outline.domain, at.coming) else { return Vec::new() };
+        let (local, peer) = (Address(&live.local), Address(&live.peer));
+        let ip = local.ip().map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+        vec![match error.source.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => Refusal {
+                object: at.object(Self::NAME),
+                reason: format!("from {local} to {peer} needs the address {ip}, which is not here"),
+                advice: format!("Let it move as well: `--address {ip}/LEN`."),
+            },
+            _ => Refusal {
+                object: at.object(Self::NAME),
+                reason: format!("from {local} to {peer} cannot be made here: {}", error.source),
+                advice: "Give the destination what it needs, or allow `--tcp close`.".to_owned(),
+            },
+        }]
     }
 
     fn create(
@@ -58,8 +104,50 @@ impl Kind for Connection {
         at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error> {
         sole(Self::NAME, descriptions)?;
-        Ok(vec![make(image).on("make", || at.object(Self::NAME))?])
+        Ok(vec![match &image.live {
+            Some(live) => create::build(live, image.domain, at)?,
+            None => ending::make(image).on("make", || at.object(Self::NAME))?,
+        }])
     }
+
+    fn flow(open: &Open<'_>, rules: &Rules) -> Result<Option<Flow>, Error> {
+        if rules.tcp != Tcp::Established {
+            return Ok(None);
+        }
+        capture::flow_of(open.local).on("name the ends of", || open.seen.object(Self::NAME))
+    }
+
+    fn flow_of(image: &Image) -> Option<Flow> {
+        let live = image.live.as_ref()?;
+        flow(&live.local, &live.peer).ok()
+    }
+
+    fn hold(original: BorrowedFd<'_>, rules: &Rules) -> Result<Option<Vec<u8>>, Error> {
+        hold::begin(original, rules).on("silence", || named(original))
+    }
+
+    fn take_back(original: BorrowedFd<'_>, before: &[u8]) -> Result<(), Error> {
+        hold::take_back(original, before).on("take back", || named(original))
+    }
+
+    fn leave(original: BorrowedFd<'_>, before: &[u8]) -> Result<(), Error> {
+        hold::leave(original, before).on("leave", || named(original))
+    }
+
+    fn go_live(_: Option<&Image>, made: BorrowedFd<'_>) -> Result<(), Error> {
+        life::begin(made).on("go on with", || named(made))
+    }
+
+    fn speak(made: BorrowedFd<'_>) -> Result<(), Error> {
+        life::speak(made).on("send what waits in", || named(made))
+    }
+}
+
+/// For whoever has only the socket itself.
+fn named(socket: BorrowedFd<'_>) -> Object {
+    let local = sys::sock::local_address(socket).unwrap_or_default();
+    let peer = sys::sock::peer_address(socket).ok().flatten().unwrap_or_default();
+    Object::Image { part: format!("TCP connection from {} to {}", Address(&local), Address(&peer)) }
 }
 
 /// TCP_CLOSE of include/net/tcp_states.h.
@@ -74,96 +162,14 @@ fn peer(seen: &Seen) -> io::Result<String> {
     Ok(Address(&address.unwrap_or_default()).to_string())
 }
 
-/// How long a reset may take over the loopback device: it is there when `close` returns, unless
-/// the network's own thread is busy.
-const RESET_MS_MAX: i32 = 500;
-
-fn make(image: &Image) -> io::Result<OwnedFd> {
-    let reset = match reset(image.domain) {
-        // A host whose loopback device is down: a socket that never connected hangs up as well.
-        Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => {
-            return tcp_shape(image.domain)?.socket();
-        }
-        reset => reset?,
+fn flow(local: &[u8], peer: &[u8]) -> io::Result<Flow> {
+    let end = |address: &[u8]| {
+        let address = Address(address);
+        let ip = address.ip().ok_or(io::ErrorKind::InvalidData)?;
+        Ok::<_, io::Error>(SocketAddr::new(ip.to_canonical(), address.port()))
     };
-    if image.was_over {
-        // Reading the error takes it away: from now on reads only say that it ended.
-        sys::sock::read_number(reset.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)?;
-    }
-    Ok(reset)
-}
-
-/// A connection to ourselves whose other end is closed without a farewell.
-fn reset(domain: i32) -> io::Result<OwnedFd> {
-    let listener = tcp_shape(libc::AF_INET)?.socket()?;
-    sys::sock::bind(listener.as_fd(), &v4(Ipv4Addr::LOCALHOST, 0))?;
-    sys::sock::listen(listener.as_fd(), 1)?;
-    let port = Address(&sys::sock::local_address(listener.as_fd())?).port();
-
-    let socket = tcp_shape(domain)?.socket()?;
-    let address = match domain {
-        libc::AF_INET => v4(Ipv4Addr::LOCALHOST, port),
-        _ => v6(Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port),
-    };
-    sys::sock::connect(socket.as_fd(), &address)?;
-    let peer = sys::sock::accept(listener.as_fd())?;
-    // SO_LINGER on, with no time: close(2) sends a reset.
-    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-    sys::sock::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
-    drop(peer);
-    await_reset(&socket)?;
-    Ok(socket)
-}
-
-fn await_reset(socket: &OwnedFd) -> io::Result<()> {
-    match sys::fd::poll(socket.as_fd(), 0, RESET_MS_MAX)? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
-    }
+    Ok(Flow { local: end(local)?, peer: end(peer)? })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Rules;
-    use super::*;
-    use crate::descriptors::trip::{describe, round_trip};
-    use std::io::Read as _;
-    use std::net::{TcpListener, TcpStream};
-
-    fn connected() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (client, listener.accept().unwrap().0)
-    }
-
-    #[test]
-    fn is_refused_by_its_peer_unless_it_may_be_closed() {
-        let (client, server) = connected();
-        let refusals = describe(&[&client], Rules::default()).refusals;
-        let peer = server.local_addr().unwrap().to_string();
-        assert!(refusals[0].to_string().contains(&peer), "{}", refusals[0]);
-        let close = Rules { tcp: Tcp::Close, ..Rules::default() };
-        let findings = describe(&[&client], close);
-        assert_eq!((findings.refusals.len(), findings.notes.len()), (0, 1));
-    }
-
-    #[test]
-    fn is_found_reset_on_the_destination() {
-        let (client, _server) = connected();
-        let mut copy = TcpStream::from(round_trip(&[&client]).take(0));
-        let error = copy.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-        assert_eq!(copy.read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn one_that_was_over_stays_over_on_ipv6_too() {
-        let image = Image { domain: libc::AF_INET6, was_over: true };
-        let over = make(&image).unwrap();
-        assert_eq!(describe(&[&over], Rules::default()).refusals, []);
-        let trip = round_trip(&[&over]);
-        let mut copy = TcpStream::from(trip.take(0));
-        assert_eq!(trip.unchanged::<Image>(), image);
-        assert_eq!(copy.read(&mut [0]).unwrap(), 0);
-    }
-}
+mod tests;

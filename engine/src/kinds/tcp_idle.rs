@@ -1,12 +1,13 @@
 //! A TCP socket that has neither connected nor listened yet.
 
-use super::address::Address;
-use super::options::Options;
+use super::address::{Address, bind_coming};
+use super::options::{Options, Shape, blocker};
 use super::tcp_listen::{is_tcp, tcp_shape};
-use super::{DescriptionImage, Kind, Open, Place, Seen, Tree, sole};
+use super::{DescriptionImage, Findings, Kind, Open, Place, Seen, Tree, sole};
 use crate::error::{Error, OnObject as _};
 use crate::sys;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 pub(super) struct Idle;
@@ -35,6 +36,14 @@ impl Kind for Idle {
         })
     }
 
+    fn examine(of: &[&Seen], _tree: &dyn Tree, findings: &mut Findings) {
+        let Ok(local) = of[0].steal() else { return };
+        let shape = of[0].socket.as_ref().map(Shape::from);
+        if let Some((reason, advice)) = shape.and_then(|shape| blocker(local.as_fd(), shape)) {
+            findings.refuse(of[0].object(Self::NAME), reason, advice);
+        }
+    }
+
     fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
         read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
     }
@@ -45,7 +54,7 @@ impl Kind for Idle {
         at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error> {
         sole(Self::NAME, descriptions)?;
-        Ok(vec![make(image).on("make", || at.object(Self::NAME))?])
+        Ok(vec![make(image, at.stage.coming()).on("make", || at.object(Self::NAME))?])
     }
 }
 
@@ -57,11 +66,12 @@ fn read(open: &Open<'_>) -> io::Result<Image> {
     Ok(Image { domain, address: if is_bound { address } else { Vec::new() }, options })
 }
 
-fn make(image: &Image) -> io::Result<OwnedFd> {
+fn make(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
     let socket = image.options.socket(tcp_shape(image.domain)?)?;
     if !image.address.is_empty() {
-        sys::sock::bind(socket.as_fd(), &image.address)?;
+        bind_coming(socket.as_fd(), &image.address, coming)?;
     }
+    image.options.complete(socket.as_fd())?;
     Ok(socket)
 }
 

@@ -1,12 +1,17 @@
 //! A TCP socket that waits for connections.
 
-use super::address::Address;
-use super::options::{Options, Shape, has_filter};
-use super::{DescriptionImage, Findings, Kind, Open, Owner, Place, Seen, SocketSeen, Tree, sole};
+use super::address::{Address, bind_coming};
+use super::options::{Options, Shape, blocker};
+use super::tcp::half_open;
+use super::{
+    DescriptionImage, Findings, Ground, Kind, Open, Place, Rules, Seen, SocketSeen, Tcp, Tree, sole,
+};
 use crate::error::{Error, OnObject as _};
+use crate::network::Gate;
 use crate::refusal::Refusal;
 use crate::sys;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 pub(super) struct Listener;
@@ -26,39 +31,53 @@ pub(super) struct Image {
 
 impl Kind for Listener {
     const NAME: &'static str = "listening TCP socket";
+    const HAS_GATE: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
         seen.socket.as_ref().is_some_and(|socket| is_tcp(socket) && socket.listening)
     }
 
-    fn examine(of: &[&Seen], _tree: &dyn Tree, findings: &mut Findings) {
+    fn examine(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {
         let object = of[0].object(Self::NAME);
         let Ok(local) = of[0].steal() else { return };
-        if has_filter(local.as_fd()) {
-            let reason = "has a packet filter, which cannot be moved";
-            findings.refuse(object, reason, "Let the program detach it.");
+        let shape = of[0].socket.as_ref().map(Shape::from);
+        if let Some((reason, advice)) = shape.and_then(|shape| blocker(local.as_fd(), shape)) {
+            findings.refuse(object, reason, advice);
+        } else if tree.rules().tcp == Tcp::Established {
+            // The program takes them in before it is frozen.
         } else if let Ok((waiting @ 1.., _)) = queue(local.as_fd()) {
             let text = format!("has {waiting} connections that nobody has accepted; they are reset");
             findings.note(object, text);
         }
     }
 
-    fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
-        read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
+    fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Image, Error> {
+        let object = || of[0].seen.object(Self::NAME);
+        let (waiting, _) = queue(of[0].local).on("count who waits at", object)?;
+        if waiting > 0 && tree.rules().tcp == Tcp::Established {
+            let why = format!("{waiting} connections wait to be accepted");
+            return Err(Error::invalid("read", object(), why));
+        }
+        read(&of[0]).on("read", object)
     }
 
-    fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
-        Self::capture(of, tree).map(Some)
+    fn outline(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Option<Image>, Error> {
+        read(&of[0]).on("read", || of[0].seen.object(Self::NAME)).map(Some)
     }
 
-    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
-        let Err(error) = bound(outline) else { return Vec::new() };
-        vec![Refusal {
-            object: owner.object(Self::NAME),
-            reason: format!("cannot be bound to {} here: {error}", Address(&outline.address)),
-            advice: "Give the destination that address, and stop what uses the port.".to_owned(),
-        }]
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
+        let Err(error) = bound(outline, at.coming) else { return Vec::new() };
+        let address = Address(&outline.address);
+        let advice = match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => {
+                let ip = address.ip().map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+                format!("Let the address move as well: `--address {ip}/LEN`.")
+            }
+            _ => "Stop what uses the port there.".to_owned(),
+        };
+        let reason = format!("cannot be bound to {address} here: {error}");
+        vec![Refusal { object: at.object(Self::NAME), reason, advice }]
     }
 
     fn create(
@@ -67,10 +86,32 @@ impl Kind for Listener {
         at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error> {
         sole(Self::NAME, descriptions)?;
-        let socket = bound(image).on("bind", || at.object(Self::NAME))?;
-        sys::sock::listen(socket.as_fd(), image.backlog)
-            .on("listen on", || at.object(Self::NAME))?;
+        let object = || at.object(Self::NAME);
+        let socket = bound(image, at.stage.coming()).on("bind", object)?;
+        image.options.complete(socket.as_fd()).on("attach the packet filter of", object)?;
+        sys::sock::listen(socket.as_fd(), image.backlog).on("listen on", object)?;
+        put_back(socket.as_fd(), image).on("set up", object)?;
         Ok(vec![socket])
+    }
+
+    fn gate(open: &Open<'_>, rules: &Rules) -> Result<Option<Gate>, Error> {
+        if rules.tcp != Tcp::Established {
+            return Ok(None);
+        }
+        let object = || open.seen.object(Self::NAME);
+        let address = sys::sock::local_address(open.local).on("ask for the address of", object)?;
+        let address = Address(&address);
+        let ip = address.ip().map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified());
+        Ok(Some(Gate { address: ip, port: address.port() }))
+    }
+
+    /// Also those whose last step is still on its way: they would not be known where they arrive.
+    fn waiting(open: &Open<'_>) -> Result<u32, Error> {
+        let object = || open.seen.object(Self::NAME);
+        let (accepted, _) = queue(open.local).on("count who waits at", object)?;
+        let address = sys::sock::local_address(open.local).on("ask for the address of", object)?;
+        let opening = half_open::count(&address).on("count who comes to", object)?;
+        Ok(accepted.saturating_add(opening))
     }
 }
 
@@ -95,10 +136,24 @@ fn read(open: &Open<'_>) -> io::Result<Image> {
     Ok(Image { domain, address, backlog: i32::try_from(backlog).unwrap_or(i32::MAX), options })
 }
 
-fn bound(image: &Image) -> io::Result<OwnedFd> {
+/// Until it listens it shares its port with every connection there: those that it has accepted are
+/// made before it or after it. Another that listens there is in its way all the same.
+fn bound(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
     let socket = image.options.socket(tcp_shape(image.domain)?)?;
-    sys::sock::bind(socket.as_fd(), &image.address)?;
+    sys::sock::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    bind_coming(socket.as_fd(), &image.address, coming)?;
     Ok(socket)
+}
+
+/// What binding needed otherwise.
+fn put_back(socket: BorrowedFd<'_>, image: &Image) -> io::Result<()> {
+    for (level, name) in
+        [(libc::SOL_SOCKET, libc::SO_REUSEADDR), (libc::SOL_IP, libc::IP_TRANSPARENT)]
+    {
+        let was_set = image.options.value(level, name).is_some();
+        sys::sock::set_number(socket, level, name, was_set.into())?;
+    }
+    Ok(())
 }
 
 /// Of a listening socket, TCP_INFO has the connections that wait and the most that may, where
@@ -113,6 +168,7 @@ fn queue(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::super::Rules;
+    use super::super::Owner;
     use super::*;
     use crate::descriptors::trip::{describe, round_trip};
     use std::net::{TcpListener, TcpStream};
@@ -148,7 +204,7 @@ mod tests {
         let copy = TcpListener::from(trip.take(0));
         let image: Image = trip.unchanged();
         assert_eq!(image.backlog, 17);
-        assert_eq!(image.options.set_count(), 6, "{:?}", image.options);
+        assert_eq!(image.options.set_count(), 7, "{:?}", image.options);
         let address = listener.local_addr().unwrap();
         assert_eq!(copy.local_addr().unwrap(), address);
         drop(listener);
@@ -176,21 +232,22 @@ mod tests {
     fn an_address_that_is_not_here_is_refused_before() {
         let elsewhere = super::super::address::v4([192, 0, 2, 7].into(), 80);
         let image = Image { domain: libc::AF_INET, address: elsewhere, ..Image::default() };
-        let refusals = Listener::check(&image, &[], Owner { pid: 1, fd: 3 });
+        let refusals = Listener::check(&image, &[], Ground { owner: Owner { pid: 1, fd: 3 }, coming: &[] });
         assert!(refusals[0].to_string().contains("192.0.2.7:80"), "{}", refusals[0]);
     }
 
     #[test]
     fn a_port_in_use_is_refused_before() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(Listener::check(&read_it(&listener), &[], Owner { pid: 1, fd: 3 }).len(), 1);
+        assert_eq!(Listener::check(&read_it(&listener), &[], Ground { owner: Owner { pid: 1, fd: 3 }, coming: &[] }).len(), 1);
     }
 
     #[test]
     fn connections_that_nobody_accepted_are_noted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(describe(&[&listener], Rules::default()).notes, []);
+        let close = Rules { tcp: Tcp::Close, ..Rules::default() };
+        assert_eq!(describe(&[&listener], close).notes, []);
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(describe(&[&listener], Rules::default()).notes.len(), 1);
+        assert_eq!(describe(&[&listener], close).notes.len(), 1);
     }
 }

@@ -39,6 +39,7 @@ pub(super) struct Image {
 
 impl Kind for Timerfd {
     const NAME: &'static str = "timerfd";
+    const NEEDS_OWNER: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {

@@ -1,15 +1,19 @@
-//! A UDP socket, bound, connected or neither.
+//! A UDP socket, bound, connected or neither, with the datagrams in its queue.
 //!
-//! Datagrams that are queued are lost, as UDP may lose them anywhere; a note says so.
+//! Its error queue is lost, as the ICMP messages in it may be lost anywhere, and so are the times
+//! at which datagrams were sent (SO_TIMESTAMPING). What comes while it moves is lost as well.
 
-use super::address::Address;
-use super::options::{Options, Shape, has_filter};
-use super::{DescriptionImage, Findings, Kind, Open, Owner, Place, Seen, Tree, sole};
+use super::address::{self, Address};
+use super::datagrams::{self, Datagram};
+use super::multicast::{self, Membership};
+use super::options::{Options, Shape, blocker, shut};
+use super::{DescriptionImage, Findings, Ground, Kind, Open, Place, Seen, Tree, sole};
 use crate::error::{Error, OnObject as _};
 use crate::refusal::Refusal;
 use crate::sys;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 pub(super) struct Udp;
 
@@ -25,6 +29,10 @@ pub(super) struct Image {
     peer: Vec<u8>,
     #[prost(message, required, tag = "4")]
     options: Options,
+    #[prost(message, repeated, tag = "5")]
+    queued: Vec<Datagram>,
+    #[prost(message, repeated, tag = "6")]
+    joined: Vec<Membership>,
 }
 
 impl Kind for Udp {
@@ -39,31 +47,48 @@ impl Kind for Udp {
     }
 
     fn examine(of: &[&Seen], _tree: &dyn Tree, findings: &mut Findings) {
-        let object = of[0].object(Self::NAME);
-        let Ok(local) = of[0].steal() else { return };
-        if has_filter(local.as_fd()) {
-            let reason = "has a packet filter, which cannot be moved";
-            findings.refuse(object, reason, "Let the program detach it.");
-        } else if sys::fd::readable_bytes(local.as_fd()).is_ok_and(|bytes| bytes > 0) {
-            findings.note(object, "has datagrams queued, which are lost unless read before");
+        let (seen, object) = (of[0], of[0].object(Self::NAME));
+        let Ok(local) = seen.steal() else { return };
+        let shape = seen.socket.as_ref().map(Shape::from);
+        if let Some((reason, advice)) = shape.and_then(|shape| blocker(local.as_fd(), shape)) {
+            findings.refuse(object, reason, advice);
+        } else if is_corked(local.as_fd(), domain(seen)) {
+            let advice = "Try again once the program has sent it.";
+            findings.refuse(object, CORKED, advice);
+        } else if sys::fd::poll(local.as_fd(), 0, 0).is_ok_and(|now| now & libc::POLLERR != 0) {
+            findings.note(object, "has errors queued, which are lost unless read before");
         }
     }
 
     fn capture(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Image, Error> {
-        read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
+        let queued = queued(&of[0]).on("read", || of[0].seen.object(Self::NAME))?;
+        let image = read(&of[0]).on("read", || of[0].seen.object(Self::NAME))?;
+        Ok(Image { queued, ..image })
     }
 
-    fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
-        Self::capture(of, tree).map(Some)
+    fn outline(of: &[Open<'_>], _tree: &dyn Tree) -> Result<Option<Image>, Error> {
+        read(&of[0]).on("read", || of[0].seen.object(Self::NAME)).map(Some)
     }
 
-    fn check(outline: &Image, _: &[DescriptionImage], owner: Owner) -> Vec<Refusal> {
-        let Err(error) = make(outline) else { return Vec::new() };
-        vec![Refusal {
-            object: owner.object(Self::NAME),
-            reason: format!("cannot be bound to {} here: {error}", Address(&outline.address)),
-            advice: "Give the destination that address, and stop what uses the port.".to_owned(),
-        }]
+    fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
+        let (reason, advice) = match place(outline, at.coming) {
+            Err(error) if outline.address.is_empty() => (
+                format!("cannot be made here: {error}"),
+                "Give the destination what it lacks, or let the program close it first.".to_owned(),
+            ),
+            Err(error) => (
+                format!("cannot be bound to {} here: {error}", Address(&outline.address)),
+                "Give the destination that address, and stop what uses the port.".to_owned(),
+            ),
+            Ok(socket) => match multicast::missing_device(socket.as_fd(), &outline.joined) {
+                None => return Vec::new(),
+                Some(device) => (
+                    format!("has joined a multicast group on {device}, which is missing here"),
+                    "Give the destination a device of that name.".to_owned(),
+                ),
+            },
+        };
+        vec![Refusal { object: at.object(Self::NAME), reason, advice }]
     }
 
     fn create(
@@ -72,8 +97,14 @@ impl Kind for Udp {
         at: &Place<'_>,
     ) -> Result<Vec<OwnedFd>, Error> {
         sole(Self::NAME, descriptions)?;
-        Ok(vec![make(image).on("make", || at.object(Self::NAME))?])
+        Ok(vec![make(image, at.stage.coming()).on("make", || at.object(Self::NAME))?])
     }
+}
+
+const CORKED: &str = "has a datagram that is not complete yet (UDP_CORK, MSG_MORE)";
+
+fn domain(seen: &Seen) -> i32 {
+    seen.socket.as_ref().map_or(0, |socket| socket.domain)
 }
 
 fn shape(domain: i32) -> io::Result<Shape> {
@@ -83,30 +114,84 @@ fn shape(domain: i32) -> io::Result<Shape> {
     Ok(Shape { domain, kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP })
 }
 
-fn read(open: &Open<'_>) -> io::Result<Image> {
-    let domain = open.seen.socket.as_ref().map_or(0, |socket| socket.domain);
-    let options = Options::read(open.local, shape(domain)?)?;
-    let address = sys::sock::local_address(open.local)?;
-    let is_bound = Address(&address).port() != 0;
-    let peer = sys::sock::peer_address(open.local)?.unwrap_or_default();
-    Ok(Image { domain, address: if is_bound { address } else { Vec::new() }, peer, options })
+/// MSG_PROBE: the way is looked up, and nothing is sent.
+const MSG_PROBE: i32 = 0x10;
+
+/// Nothing tells of a datagram in the making, but that one more part of it needs no address, and
+/// the first one a port: nothing at all, added to it by a probe, changes nothing. A socket that is
+/// not bound has none, and would be bound by the probe.
+fn is_corked(socket: BorrowedFd<'_>, domain: i32) -> bool {
+    if sys::sock::local_address(socket).is_ok_and(|address| Address(&address).port() == 0) {
+        return false;
+    }
+    let nowhere = match domain {
+        libc::AF_INET6 => address::v6(Ipv6Addr::LOCALHOST, 0),
+        _ => address::v4(Ipv4Addr::LOCALHOST, 0),
+    };
+    sys::datagram::send_to(socket, &[], MSG_PROBE | libc::MSG_MORE, &nowhere).is_ok()
 }
 
-fn make(image: &Image) -> io::Result<OwnedFd> {
-    let socket = image.options.socket(shape(image.domain)?)?;
+fn queued(open: &Open<'_>) -> io::Result<Vec<Datagram>> {
+    match is_corked(open.local, domain(open.seen)) {
+        true => Err(io::Error::new(io::ErrorKind::ResourceBusy, CORKED)),
+        false => datagrams::read(open.local, domain(open.seen)),
+    }
+}
+
+/// All but the queue.
+fn read(open: &Open<'_>) -> io::Result<Image> {
+    let domain = domain(open.seen);
+    let mut options = Options::read(open.local, shape(domain)?)?;
+    // Which processor has heard of it last.
+    options.take(libc::SOL_SOCKET, libc::SO_INCOMING_CPU);
+    let address = sys::sock::local_address(open.local)?;
+    let is_bound = Address(&address).port() != 0;
+    let address = if is_bound { address } else { Vec::new() };
+    let peer = sys::sock::peer_address(open.local)?.unwrap_or_default();
+    let joined = multicast::read(open.local, open.seen.pid)?;
+    Ok(Image { domain, address, peer, options, joined, queued: Vec::new() })
+}
+
+fn make(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
+    let socket = place(image, coming)?;
+    multicast::join(socket.as_fd(), &image.joined)?;
+    image.options.complete(socket.as_fd())?;
+    Ok(socket)
+}
+
+/// With its queue, at its address, and with its peer; nothing comes in before it is complete.
+fn place(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
+    let shape = shape(image.domain)?;
+    let socket = shape.socket()?;
+    if !image.queued.is_empty() {
+        refill(&socket, image);
+    }
+    shut(socket.as_fd())?;
+    image.options.apply(socket.as_fd(), shape)?;
     if !image.address.is_empty() {
-        bind(&socket, image)?;
+        bind(&socket, image, coming)?;
     }
     if !image.peer.is_empty() {
-        sys::sock::connect(socket.as_fd(), &image.peer)?;
+        address::connect_coming(socket.as_fd(), &image.peer, coming)?;
     }
     Ok(socket)
 }
 
+/// That datagrams are lost is in the nature of them, and no reason to fail.
+fn refill(socket: &OwnedFd, image: &Image) {
+    let tells = image.options.has(libc::SOL_IPV6, libc::IPV6_RECVPKTINFO);
+    let count = image.queued.len();
+    match datagrams::fill(socket, &image.queued, tells) {
+        Ok(0) => {}
+        Ok(lost) => tracing::warn!(lost, count, "datagrams in a queue could not be brought back"),
+        Err(error) => tracing::warn!(count, %error, "a queue of datagrams is lost"),
+    }
+}
+
 /// A connected socket mostly has the address that the route gave it. On another host the route
 /// gives another one, so only the port is kept.
-fn bind(socket: &OwnedFd, image: &Image) -> io::Result<()> {
-    match sys::sock::bind(socket.as_fd(), &image.address) {
+fn bind(socket: &OwnedFd, image: &Image, coming: &[IpAddr]) -> io::Result<()> {
+    match address::bind_coming(socket.as_fd(), &image.address, coming) {
         Err(error)
             if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) && !image.peer.is_empty() =>
         {
@@ -117,70 +202,4 @@ fn bind(socket: &OwnedFd, image: &Image) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Rules;
-    use super::*;
-    use crate::descriptors::trip::{describe, round_trip};
-    use std::net::UdpSocket;
-
-    fn shared(address: &str) -> UdpSocket {
-        let any = UdpSocket::bind(address).unwrap();
-        let address = sys::sock::local_address(any.as_fd()).unwrap();
-        drop(any);
-        let domain = if address.len() < 24 { libc::AF_INET } else { libc::AF_INET6 };
-        let socket = shape(domain).unwrap().socket().unwrap();
-        sys::sock::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).unwrap();
-        sys::sock::bind(socket.as_fd(), &address).unwrap();
-        socket.into()
-    }
-
-    #[test]
-    fn comes_back_bound_and_receives() {
-        let original = shared("127.0.0.1:0");
-        let trip = round_trip(&[&original]);
-        let copy = UdpSocket::from(trip.take(0));
-        let _: Image = trip.unchanged();
-        let address = original.local_addr().unwrap();
-        drop(original);
-        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"hello", address).unwrap();
-        let mut room = [0; 9];
-        assert_eq!(copy.recv(&mut room).unwrap(), 5);
-    }
-
-    #[test]
-    fn comes_back_connected_on_ipv6() {
-        let peer = UdpSocket::bind("[::1]:0").unwrap();
-        let original = shared("[::1]:0");
-        original.connect(peer.local_addr().unwrap()).unwrap();
-        let trip = round_trip(&[&original]);
-        UdpSocket::from(trip.take(0)).send(b"hello").unwrap();
-        let _: Image = trip.unchanged();
-        assert_eq!(peer.recv(&mut [0; 9]).unwrap(), 5);
-    }
-
-    #[test]
-    fn comes_back_unbound() {
-        let original = shape(libc::AF_INET).unwrap().socket().unwrap();
-        let image: Image = round_trip(&[&original]).unchanged();
-        assert_eq!((image.address.len(), image.peer.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_client_keeps_its_port_and_takes_the_address_of_this_host() {
-        let peer = super::super::address::v4([127, 0, 0, 1].into(), 9);
-        let elsewhere = super::super::address::v4([192, 0, 2, 7].into(), 45_678);
-        let image =
-            Image { domain: libc::AF_INET, address: elsewhere, peer, options: Options::default() };
-        let made = UdpSocket::from(make(&image).unwrap());
-        assert_eq!(made.local_addr().unwrap().to_string(), "127.0.0.1:45678");
-        let server = Image { peer: Vec::new(), ..image };
-        assert_eq!(Udp::check(&server, &[], Owner { pid: 1, fd: 3 }).len(), 1);
-    }
-
-    #[test]
-    fn queued_datagrams_are_noted() {
-        let original = shared("127.0.0.1:0");
-        original.send_to(b"to myself", original.local_addr().unwrap()).unwrap();
-        assert_eq!(describe(&[&original], Rules::default()).notes.len(), 1);
-    }
-}
+mod tests;

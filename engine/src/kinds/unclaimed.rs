@@ -58,25 +58,39 @@ fn anonymous_name(link: &str) -> Option<&'static str> {
     NAMES.iter().find(|(start, _)| link.starts_with(start)).map(|(_, name)| *name)
 }
 
+/// linux/socket.h; `libc` does not have it.
+const AF_SMC: i32 = 43;
+
 fn socket_name(socket: &SocketSeen) -> &'static str {
     match (socket.domain, socket.kind) {
         (libc::AF_UNIX, _) if socket.listening => "listening unix socket",
         (libc::AF_UNIX, _) => "unix socket",
-        (libc::AF_INET | libc::AF_INET6, libc::SOCK_RAW) => "raw socket",
-        (libc::AF_INET | libc::AF_INET6, _) => "IP socket of an unknown protocol",
-        (libc::AF_NETLINK, _) => "netlink socket",
+        (libc::AF_INET | libc::AF_INET6, _) => ip_name(socket.protocol),
         (libc::AF_PACKET, _) => "packet socket",
         (libc::AF_VSOCK, _) => "vsock socket",
         (libc::AF_ALG, _) => "crypto socket",
         (libc::AF_XDP, _) => "XDP socket",
+        (libc::AF_KEY, _) => "IPsec key socket",
+        (libc::AF_CAN, _) => "CAN socket",
+        (libc::AF_BLUETOOTH, _) => "Bluetooth socket",
+        (libc::AF_TIPC, _) => "TIPC socket",
+        (AF_SMC, _) => "SMC socket",
         _ => "socket of an unknown family",
     }
 }
 
-/// An abstract name begins with a zero; people write it as `@`.
+fn ip_name(protocol: i32) -> &'static str {
+    match protocol {
+        libc::IPPROTO_SCTP => "SCTP socket",
+        libc::IPPROTO_DCCP => "DCCP socket",
+        libc::IPPROTO_UDPLITE => "UDP-Lite socket",
+        libc::IPPROTO_MPTCP => "Multipath TCP socket",
+        _ => "IP socket of an unknown protocol",
+    }
+}
+
 fn unix_name(socket: &SocketSeen) -> Option<String> {
-    let name = &socket.unix.as_ref()?.name;
-    (!name.is_empty()).then(|| String::from_utf8_lossy(name).replace('\0', "@"))
+    socket.unix.as_ref()?.shown_name()
 }
 
 #[cfg(test)]
@@ -84,18 +98,14 @@ mod tests {
     use super::super::Rules;
     use crate::descriptors::trip::describe;
     use std::fs::File;
-    use std::os::unix::net::UnixListener;
 
     #[test]
-    fn a_namespace_a_netlink_socket_and_a_listener_are_refused_by_name() {
+    fn a_namespace_and_a_packet_socket_are_refused_by_name() {
         let namespace = File::open("/proc/self/ns/net").unwrap();
-        let netlink = crate::sys::sock::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("listener");
-        let listener = UnixListener::bind(&path).unwrap();
-        let refusals = describe(&[&namespace, &netlink, &listener], Rules::default()).refusals;
+        let packet = crate::sys::sock::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap();
+        let refusals = describe(&[&namespace, &packet], Rules::default()).refusals;
         let text = refusals.iter().map(ToString::to_string).collect::<String>();
-        for word in ["network namespace", "netlink socket", "listening unix socket", "/listener"] {
+        for word in ["network namespace", "packet socket"] {
             assert!(text.contains(word), "{word} in {text}");
         }
     }

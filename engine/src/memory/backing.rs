@@ -1,9 +1,10 @@
 //! What stands behind a mapping, and so how its content comes to the destination.
 
-use super::mapping::{Mapping, without_deleted};
+use super::mapping::{self, Mapping, without_deleted};
 use super::vm_flags::VmFlags;
 use crate::error::{Error, OnObject as _};
 use crate::refusal::Refusal;
+use crate::tree;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -78,24 +79,29 @@ pub struct Unmovable {
     pub advice: String,
 }
 
-/// Of each mapping in turn.
-pub fn kinds(pid: i32, mappings: &[Mapping]) -> Result<Vec<MappingKind>, Error> {
+/// Of each mapping in turn. One that has gone since it was read is taken out.
+pub fn kinds(pid: i32, mappings: &mut Vec<Mapping>) -> Result<Vec<MappingKind>, Error> {
     let mut known = HashMap::new();
-    mappings.iter().map(|mapping| kind(pid, mapping, &mut known)).collect()
+    let mut kinds = Vec::with_capacity(mappings.len());
+    let mut present = Vec::with_capacity(mappings.len());
+    for mapping in mappings.drain(..) {
+        if let Some(kind) = kind(pid, &mapping, &mut known)? {
+            kinds.push(kind);
+            present.push(mapping);
+        }
+    }
+    *mappings = present;
+    Ok(kinds)
 }
 
 /// Everything that cannot be moved, not only the first.
-pub fn examine(pid: i32, mappings: &[Mapping]) -> Result<Vec<Refusal>, Error> {
-    let kinds = kinds(pid, mappings)?;
-    Ok(mappings
-        .iter()
-        .zip(kinds)
-        .filter_map(|(mapping, kind)| refusal(pid, mapping, kind))
-        .collect())
+pub fn examine(pid: i32, mappings: &[Mapping], kinds: &[MappingKind]) -> Vec<Refusal> {
+    let all = mappings.iter().zip(kinds);
+    all.filter_map(|(mapping, kind)| refusal(pid, mapping, kind)).collect()
 }
 
-fn refusal(pid: i32, mapping: &Mapping, kind: MappingKind) -> Option<Refusal> {
-    let MappingKind::Unmovable(Unmovable { reason, advice }) = kind else { return None };
+fn refusal(pid: i32, mapping: &Mapping, kind: &MappingKind) -> Option<Refusal> {
+    let MappingKind::Unmovable(Unmovable { reason, advice }) = kind.clone() else { return None };
     Some(Refusal { object: mapping.object(pid), reason, advice })
 }
 
@@ -111,16 +117,19 @@ struct FileFacts {
 
 type Known = HashMap<(u64, u64, Vec<u8>), FileFacts>;
 
-fn kind(pid: i32, mapping: &Mapping, known: &mut Known) -> Result<MappingKind, Error> {
+fn kind(pid: i32, mapping: &Mapping, known: &mut Known) -> Result<Option<MappingKind>, Error> {
     if let Some(kind) = kind_by_name(mapping) {
-        return Ok(kind);
+        return Ok(Some(kind));
     }
     let name = (mapping.device, mapping.inode, mapping.path.clone());
     let facts = match known.get(&name) {
         Some(facts) => facts,
-        None => known.entry(name).or_insert(look(pid, mapping)?),
+        None => match look(pid, mapping)? {
+            Some(facts) => known.entry(name).or_insert(facts),
+            None => return Ok(None),
+        },
     };
-    Ok(kind_of_file(mapping, facts))
+    Ok(Some(kind_of_file(mapping, facts)))
 }
 
 /// What can be told from the line alone.
@@ -221,7 +230,33 @@ fn origin(mapping: &Mapping, facts: &FileFacts, path: PathBuf) -> Origin {
     }
 }
 
-fn look(pid: i32, mapping: &Mapping) -> Result<FileFacts, Error> {
+/// How often a mapping may be split, moved or merged while its file is looked at.
+const LOOKS_MAX: usize = 8;
+
+/// `None` when nothing of the file is mapped any more: the process runs, and may have unmapped it,
+/// or only made one mapping of two.
+fn look(pid: i32, mapping: &Mapping) -> Result<Option<FileFacts>, Error> {
+    let mut mapping = mapping.clone();
+    for _ in 1..LOOKS_MAX {
+        match look_at(pid, &mapping) {
+            Err(error) if error.is_gone() => match of_the_same_file(pid, &mapping)? {
+                Some(other) => mapping = other,
+                None if tree::is_alive(pid) => return Ok(None),
+                None => return Err(error),
+            },
+            looked => return looked.map(Some),
+        }
+    }
+    look_at(pid, &mapping).map(Some)
+}
+
+fn of_the_same_file(pid: i32, mapping: &Mapping) -> Result<Option<Mapping>, Error> {
+    let key = |mapping: &Mapping| (mapping.device, mapping.inode, mapping.path.clone());
+    let wanted = key(mapping);
+    Ok(mapping::read_lines(pid)?.into_iter().find(|other| key(other) == wanted))
+}
+
+fn look_at(pid: i32, mapping: &Mapping) -> Result<FileFacts, Error> {
     let link = mapping.link(pid);
     let file = fs::metadata(&link).on("look at the file behind", || mapping.object(pid))?;
     let is_on_tmpfs =
@@ -302,11 +337,36 @@ mod tests {
     }
 
     #[test]
+    fn the_first_segment_of_system_v_has_number_0_and_is_a_file_all_the_same() {
+        let line = b"1000-2000 rw-s 00000000 00:01 0     /SYSV00000000 (deleted)\n";
+        assert_eq!(kind_by_name(&parse(line).unwrap()[0]), None);
+        let line = b"1000-2000 rw-p 00000000 00:00 0 \n";
+        assert_eq!(kind_by_name(&parse(line).unwrap()[0]), Some(MappingKind::Anonymous));
+    }
+
+    /// Another mapping of the same file tells as much; when there is none, it is gone.
+    #[test]
+    fn a_mapping_that_was_split_meanwhile_is_still_found_and_one_that_is_gone_is_left_out() {
+        let pid = std::process::id().cast_signed();
+        let now = mapping::read(pid).unwrap();
+        let is_file = |mapping: &&Mapping| mapping.has_file() && mapping.path.starts_with(b"/");
+        let there = now.iter().find(is_file).unwrap().clone();
+        let was_longer = Mapping { start: there.start - 4096, ..there.clone() };
+        let gone =
+            Mapping { inode: there.inode + 1, path: b"/gone".to_vec(), ..was_longer.clone() };
+        let mut mappings = vec![gone, was_longer.clone()];
+        let found = kinds(pid, &mut mappings).unwrap();
+        assert_eq!(mappings, [was_longer]);
+        assert!(matches!(&found[..], [MappingKind::File { .. }]), "{found:?}");
+    }
+
+    #[test]
     fn our_own_mappings_are_all_movable() {
         let pid = std::process::id().cast_signed();
-        let mappings = super::super::mapping::read(pid).unwrap();
-        assert_eq!(examine(pid, &mappings).unwrap(), []);
-        let kinds = kinds(pid, &mappings).unwrap();
+        let mut mappings = mapping::read(pid).unwrap();
+        let kinds = kinds(pid, &mut mappings).unwrap();
+        assert_eq!(kinds.len(), mappings.len());
+        assert_eq!(examine(pid, &mappings, &kinds), []);
         assert!(kinds.contains(&MappingKind::Special(Special::Vdso)));
         assert!(kinds.iter().any(|kind| matches!(kind, MappingKind::File { .. })));
     }

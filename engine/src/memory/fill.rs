@@ -38,7 +38,7 @@ enum Place {
     Object(ObjectMemory),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Pages {
     /// Hold what the source last said: its bytes, or its zeros.
     stored: PageSet,
@@ -64,6 +64,15 @@ impl Filler {
     pub fn add_process(&mut self, space: u32, pid: i32, file_backed: PageSet) -> Result<(), Error> {
         let memory = ProcessMemory::open(pid)?;
         let pages = Pages { file_backed, ..Pages::default() };
+        self.add(space, Place::Process(memory), pages);
+        Ok(())
+    }
+
+    /// The same of a process that was just forked from the one whose space is `parent`: its pages
+    /// are as they are there.
+    pub fn add_fork(&mut self, space: u32, pid: i32, parent: u32) -> Result<(), Error> {
+        let memory = ProcessMemory::open(pid)?;
+        let pages = self.space(parent)?.pages().clone();
         self.add(space, Place::Process(memory), pages);
         Ok(())
     }

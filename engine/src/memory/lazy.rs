@@ -181,6 +181,16 @@ impl LazyMemory {
         self.shared.state.wait_in_line().missing_pages()
     }
 
+    /// The first page of a run of the source that somebody still misses.
+    pub fn still_missing(&self, space: u32, address: u64, pages: u64) -> Option<u64> {
+        let state = self.shared.state.wait_in_line();
+        let spaces = state.spaces.iter().filter(|other| other.origin == space);
+        spaces
+            .filter_map(|space| space.missing.within(address, pages).next())
+            .map(|run| run.address)
+            .min()
+    }
+
     /// The pages that are still missing, by the source's number for their space.
     pub fn missing(&self) -> BTreeMap<u32, PageSet> {
         let mut missing: BTreeMap<u32, PageSet> = BTreeMap::new();
@@ -265,10 +275,7 @@ impl Drop for LazyMemory {
 fn open(lazy: LazySpace, uffd: OwnedFd, holder: Option<&Holder>) -> Result<Space, Error> {
     let pid = lazy.pid;
     let process = || Object::Process { pid };
-    let ranges: PageSet = lazy.ranges.iter().copied().collect();
-    if !lazy.missing.difference(&ranges).is_empty() {
-        return Err(Error::invalid("make lazy", process(), "a missing page lies in no range"));
-    }
+    check(&lazy)?;
     let uffd = MissingUffd::new(uffd).on("make lazy", process)?;
     uffd.handshake().on("agree on a userfaultfd with", process)?;
     if let Some(holder) = holder {
@@ -281,7 +288,20 @@ fn open(lazy: LazySpace, uffd: OwnedFd, holder: Option<&Holder>) -> Result<Space
     Ok(Space::new(lazy, uffd))
 }
 
+/// A page without a place could never be put there, and who touched it would wait for ever.
+fn check(lazy: &LazySpace) -> Result<(), Error> {
+    let ranges: PageSet = lazy.ranges.iter().copied().collect();
+    match lazy.missing.difference(&ranges).runs().next() {
+        None => Ok(()),
+        Some(run) => {
+            let why = format!("its missing page at {:#x} lies in no range", run.address);
+            Err(Error::invalid("make lazy", Object::Process { pid: lazy.pid }, why))
+        }
+    }
+}
+
 fn reopen(lazy: LazySpace, kept: &mut Vec<Kept>) -> Result<Space, Error> {
+    check(&lazy)?;
     let process = || Object::Process { pid: lazy.pid };
     let uffd = ledger::take_held(kept, lazy.space).on("take over", process)?;
     Ok(Space::new(lazy, uffd))

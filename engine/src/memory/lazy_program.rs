@@ -4,6 +4,7 @@ use crate::memory::page_set::{PAGE_BYTES, Run};
 use crate::sys;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,6 +22,7 @@ impl Program {
     pub(crate) fn start(mode: &str, pages: u64) -> Self {
         let mut child = Command::new(compiled())
             .args([mode, &pages.to_string()])
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

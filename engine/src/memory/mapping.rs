@@ -32,8 +32,9 @@ pub struct Mapping {
     pub shared: bool,
     /// Of `start` in the file, in bytes.
     pub offset: u64,
-    /// As `st_dev`; 0 with `inode` 0 when there is no file.
+    /// As `st_dev`; 0 when there is no file.
     pub device: u64,
+    /// As `st_ino`; 0 when there is no file, but also of the first segment of System V.
     pub inode: u64,
     /// A path, a name in brackets, or nothing; ` (deleted)` is still at its end. Line feeds are
     /// unescaped. A file whose name really has the four characters `\012` in it cannot be told
@@ -73,12 +74,29 @@ impl Mapping {
     }
 
     pub fn has_file(&self) -> bool {
-        self.inode != 0
+        (self.device, self.inode) != (0, 0)
     }
 
     /// Follows to the very file that is mapped, under whatever name, or none.
     pub fn link(&self, pid: i32) -> String {
         format!("/proc/{pid}/map_files/{:x}-{:x}", self.start, self.end)
+    }
+
+    /// Whether `next` could be one mapping with this one, if the program made their protections
+    /// equal. Flags that are not known disturb nothing. A file's constants and its data stay
+    /// apart, by the account that only the data is on.
+    fn may_merge_with(&self, next: &Self) -> bool {
+        let protection = VmFlags::READ.and(VmFlags::WRITE).and(VmFlags::EXECUTE);
+        let account = if self.has_file() { VmFlags::NONE } else { VmFlags::ACCOUNTED };
+        let passing = protection.and(VmFlags::WATCHED).and(account);
+        let key = |m: &Self| (m.shared, m.device, m.inode);
+        let flags = [self.flags, next.flags];
+        let [one, other] = flags.map(|flags| flags.without(passing));
+        self.end == next.start
+            && key(self) == key(next)
+            && self.path == next.path
+            && (!self.has_file() || self.offset + self.bytes() == next.offset)
+            && (one == other || flags.contains(&VmFlags::NONE))
     }
 
     /// The same memory seen later, possibly longer, shorter or split.
@@ -123,7 +141,16 @@ pub(crate) fn between(mappings: &[Mapping], start: u64, end: u64) -> &[Mapping] 
     &mappings[first..first + count]
 }
 
-fn read_lines(pid: i32) -> Result<Vec<Mapping>, Error> {
+/// Those around `one` of them that may become one mapping with it, and itself.
+pub(super) fn mergeable<'a>(mappings: &'a [Mapping], one: &Mapping) -> &'a [Mapping] {
+    let index = mappings.partition_point(|mapping| mapping.end <= one.start);
+    let links = |first: usize| mappings[first].may_merge_with(&mappings[first + 1]);
+    let start = (0..index).rev().take_while(|&first| links(first)).last().unwrap_or(index);
+    let end = (index..mappings.len() - 1).take_while(|&first| links(first)).last();
+    &mappings[start..=end.map_or(index, |first| first + 1)]
+}
+
+pub(super) fn read_lines(pid: i32) -> Result<Vec<Mapping>, Error> {
     let text = fs::read(format!("/proc/{pid}/maps"))
         .on("read the mappings of", || Object::Process { pid })?;
     let mappings = parse(&text).ok_or_else(|| {
@@ -316,6 +343,31 @@ mod tests {
         let cut = without_overlaps(parse(text).unwrap());
         let ranges: Vec<_> = cut.iter().map(|m| (m.start, m.end, m.offset)).collect();
         assert_eq!(ranges, [(0x1000, 0x5000, 0), (0x5000, 0x8000, 0x4000), (0x8000, 0x9000, 0)]);
+    }
+
+    #[test]
+    fn what_mprotect_split_belongs_together() {
+        let text = b"1000-2000 rw-p 00000000 00:00 0 \n2000-3000 r--p 00000000 00:00 0 \n\
+            3000-4000 rw-p 00000000 00:00 0 \n5000-6000 rw-p 00000000 00:00 0 \n\
+            6000-7000 r--p 00001000 fe:00 7 /a\n7000-8000 rw-p 00002000 fe:00 7 /a\n\
+            8000-9000 rw-p 00004000 fe:00 7 /a\n";
+        let mut mappings = parse(text).unwrap();
+        let starts = |mappings: &[Mapping], index| {
+            mergeable(mappings, &mappings[index])
+                .iter()
+                .map(|mapping| mapping.start)
+                .collect::<Vec<_>>()
+        };
+        for index in 0..3 {
+            assert_eq!(starts(&mappings, index), [0x1000, 0x2000, 0x3000], "from {index}");
+        }
+        assert_eq!(starts(&mappings, 3), [0x5000], "a hole before it, a file behind");
+        assert_eq!(starts(&mappings, 4), [0x6000, 0x7000]);
+        assert_eq!(starts(&mappings, 6), [0x8000], "another place in the file");
+        mappings[0].flags = VmFlags::parse("rd wr mr mw me ac uw");
+        mappings[1].flags = VmFlags::parse("rd mr mw me");
+        mappings[2].flags = VmFlags::parse("rd wr mr mw me ac nh");
+        assert_eq!(starts(&mappings, 0), [0x1000, 0x2000]);
     }
 
     #[test]

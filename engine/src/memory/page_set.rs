@@ -65,6 +65,14 @@ impl PageSet {
         (address < end).then(|| run(start, end))
     }
 
+    /// The first page at or above `address`.
+    pub fn first_from(&self, address: u64) -> Option<u64> {
+        match self.run_at(address) {
+            Some(_) => Some(address),
+            None => self.runs.range(address..).next().map(|(&start, _)| start),
+        }
+    }
+
     pub fn insert(&mut self, address: u64, pages: u64) {
         let (mut start, mut end) = bounds(address, pages);
         if start == end {
@@ -243,6 +251,8 @@ mod tests {
             prop_assert_eq!(set.pages(), model.len() as u64);
             for page in 0..80 {
                 prop_assert_eq!(set.contains(page * PAGE_BYTES), model.contains(&page));
+                let next = model.iter().copied().filter(|at| *at >= page).min();
+                prop_assert_eq!(set.first_from(page * PAGE_BYTES), next.map(|at| at * PAGE_BYTES));
             }
         }
 

@@ -1,10 +1,14 @@
 //! Bringing pages of a process into a sink.
 //!
-//! `process_vm_readv` in batches of a mebibyte (8 GB/s); `/proc/PID/mem` where the process itself
-//! may not read (PROT_NONE), which the first refuses.
+//! `process_vm_readv` in batches of a mebibyte (8 GB/s); `/proc/PID/mem` (5 GB/s) where the process
+//! itself may not read (PROT_NONE), which the first refuses, and for pages that are shared
+//! copy-on-write: process_vm_readv pins what it reads, and since Linux 5.19 the kernel gives the
+//! process a copy of its own of a page that is to be pinned. Read that way, a server and its
+//! hundred forks would need a hundred times their memory, and not only as long as they are read.
 
 use super::{DATA_BYTES_MAX, PAGE_BYTES, PageRun, PageSet, PageSink, Run};
 use crate::error::{Error, Object, OnObject as _};
+use crate::sys::pagemap::Pagemap;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -34,16 +38,34 @@ pub struct ReadPages {
     pub vanished: PageSet,
 }
 
+/// Whether pages are shared with another process, as fork(2) left them, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// It may fork at any moment, also while it is read. So long runs are looked up all the same,
+    /// which costs little; scattered pages were written a moment ago, and it would cost as much as
+    /// reading them.
+    OfItsOwn,
+    MayBeShared,
+}
+
+/// Pieces in a batch that are always looked up.
+const FEW_PIECES: usize = 16;
+
 /// Reads one process. Keeps its buffer, so keep it.
 #[derive(Debug)]
 pub struct Reader {
     pid: i32,
+    pages: Pages,
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    pub fn new(pid: i32) -> Self {
-        Self { pid, buffer: vec![0; BUFFER_BYTES] }
+    pub fn new(pid: i32, pages: Pages) -> Self {
+        Self { pid, pages, buffer: vec![0; BUFFER_BYTES] }
+    }
+
+    pub fn expect(&mut self, pages: Pages) {
+        self.pages = pages;
     }
 
     /// Sends what is in `runs`, in that order.
@@ -108,6 +130,10 @@ impl Reader {
         if wanted == 0 {
             return Ok(pieces);
         }
+        let looks = self.pages == Pages::MayBeShared || pieces.len() <= FEW_PIECES;
+        if looks && self.has_shared(&pieces)? {
+            return self.fill_slowly(pieces, 0);
+        }
         let local = &mut [IoSliceMut::new(&mut self.buffer[..wanted])];
         let filled = match process_vm_readv(Pid::from_raw(self.pid), local, &remote) {
             Ok(filled) => filled / PAGE * PAGE,
@@ -117,6 +143,23 @@ impl Reader {
             }
         };
         if filled == wanted { Ok(pieces) } else { self.fill_slowly(pieces, filled) }
+    }
+
+    fn has_shared(&self, pieces: &[Piece]) -> Result<bool, Error> {
+        let object = || Object::Process { pid: self.pid };
+        let pagemap = Pagemap::open(self.pid).on("open the pagemap of", object)?;
+        let mut has_shared = false;
+        for run in pieces.iter().map(Piece::run) {
+            pagemap
+                .entries(run.address, run.end(), &mut |_, entry| {
+                    has_shared |= entry.is_present() && !entry.is_exclusive();
+                })
+                .on("read the pagemap of", object)?;
+            if has_shared {
+                break;
+            }
+        }
+        Ok(has_shared)
     }
 
     fn fill_slowly(&mut self, pieces: Vec<Piece>, filled: usize) -> Result<Vec<Piece>, Error> {
@@ -341,7 +384,7 @@ mod tests {
         let program = Program::start("regions");
         let address = program.address("none");
         let mut replica = Replica::default();
-        let read = Reader::new(program.pid)
+        let read = Reader::new(program.pid, Pages::OfItsOwn)
             .read(0, runs(address, 4), While::Frozen, &mut replica)
             .unwrap();
         assert_eq!((read.data_pages, read.zero_pages), (2, 2), "only two were written");
@@ -353,7 +396,7 @@ mod tests {
         let program = Program::start("regions");
         let address = program.address("hole"); // written, unmapped, written
         let mut replica = Replica::default();
-        let mut reader = Reader::new(program.pid);
+        let mut reader = Reader::new(program.pid, Pages::OfItsOwn);
         let read = reader.read(0, runs(address, 3), While::Running, &mut replica).unwrap();
         assert_eq!(read.data_pages, 2);
         assert_eq!(
@@ -369,7 +412,7 @@ mod tests {
         let program = Program::start("regions");
         let (pid, address) = (program.pid, program.address("hole"));
         drop(program);
-        let error = Reader::new(pid)
+        let error = Reader::new(pid, Pages::OfItsOwn)
             .read(0, runs(address, 1), While::Running, &mut Replica::default())
             .unwrap_err();
         assert!(error.is_gone(), "{error:?}");
@@ -380,7 +423,7 @@ mod tests {
         let program = Program::start("regions");
         let address = program.address("large");
         let mut replica = Replica::default();
-        let read = Reader::new(program.pid)
+        let read = Reader::new(program.pid, Pages::OfItsOwn)
             .read(0, runs(address, 1024), While::Frozen, &mut replica)
             .unwrap();
         assert_eq!(read.data_pages, 1024);

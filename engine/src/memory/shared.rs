@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn every_kind_of_shared_memory_opens_through_its_mapping() {
         let program = Program::start("regions");
-        let mappings = mapping::read(program.pid).unwrap();
-        let all = kinds(program.pid, &mappings).unwrap();
+        let mut mappings = mapping::read(program.pid).unwrap();
+        let all = kinds(program.pid, &mut mappings).unwrap();
         for name in ["shared", "memfd", "sysv", "unlinked", "shm"] {
             let address = program.address(name);
             let at = mappings.iter().position(|m| m.start == address).unwrap();

@@ -7,8 +7,9 @@
 //! do not exist: only pages that are there count. And a page that was thrown away and then read
 //! is the kernel's page of zeros, which is not dirty: it is told by its frame.
 
+use super::known::Known;
 use super::mapping::{Mapping, parse_smaps};
-use super::tracker::{Collected, Tracker};
+use super::tracker::{Collected, LastLook, Tracker};
 use super::{PAGE_BYTES, PageRun, PageSet};
 use crate::error::{Error, Object, OnObject as _};
 use crate::sys::pagemap::{Entry, Pagemap};
@@ -81,9 +82,37 @@ impl SoftDirty {
     }
 }
 
+impl SoftDirty {
+    fn start_over(&mut self, written: &Joined) -> Result<Collected, Error> {
+        self.is_first = true;
+        self.clear()?;
+        self.is_first = false;
+        let mut collected = Collected::default();
+        for &run in &written.0 {
+            if run.zero {
+                self.reported.remove(run.address, run.pages);
+            } else {
+                self.reported.insert(run.address, run.pages);
+            }
+            collected.add(run);
+        }
+        Ok(collected)
+    }
+
+    fn forget_all_but(&mut self, there: Joined, known: &Known<'_>) -> PageSet {
+        let gone = known.outside(&there.0.into_iter().map(Into::into).collect());
+        self.reported.remove_all(&gone);
+        gone
+    }
+}
+
 impl Tracker for SoftDirty {
     fn needs_standstill(&self) -> bool {
         true
+    }
+
+    fn doubts_copies(&self) -> bool {
+        false
     }
 
     fn collect(
@@ -92,24 +121,9 @@ impl Tracker for SoftDirty {
         visit: &mut dyn FnMut(PageRun),
     ) -> Result<Collected, Error> {
         let mut joined = Joined::default();
-        self.pages(mappings, &mut |address, entry| {
-            if let Some(page) = self.judge(address, entry) {
-                joined.push(page);
-            }
-        })?;
-        self.is_first = true;
-        self.clear()?;
-        self.is_first = false;
-        let mut collected = Collected::default();
-        for run in joined.0 {
-            if run.zero {
-                self.reported.remove(run.address, run.pages);
-            } else {
-                self.reported.insert(run.address, run.pages);
-            }
-            collected.add(run);
-            visit(run);
-        }
+        self.pages(mappings, &mut |address, entry| joined.extend(self.judge(address, entry)))?;
+        let collected = self.start_over(&joined)?;
+        joined.0.into_iter().for_each(visit);
         Ok(collected)
     }
 
@@ -121,16 +135,32 @@ impl Tracker for SoftDirty {
         Ok(pages)
     }
 
-    fn dropped(&mut self, mappings: &[Mapping], sent: &PageSet) -> Result<PageSet, Error> {
+    fn gone(&mut self, mappings: &[Mapping], known: &Known<'_>) -> Result<PageSet, Error> {
         let mut there = Joined::default();
-        self.pages(mappings, &mut |address, _| {
-            there.push(PageRun { address, pages: 1, zero: false });
-        })?;
-        let there = there.0.into_iter().map(Into::into).collect();
-        let dropped = sent.difference(&there);
-        self.reported.remove_all(&dropped);
-        Ok(dropped)
+        self.pages(mappings, &mut |address, _| there.extend([page(address)]))?;
+        Ok(self.forget_all_but(there, known))
     }
+
+    fn collect_frozen(
+        &mut self,
+        mappings: &[Mapping],
+        known: &Known<'_>,
+    ) -> Result<LastLook, Error> {
+        let (mut there, mut written) = (Joined::default(), Joined::default());
+        self.pages(mappings, &mut |address, entry| {
+            there.extend([page(address)]);
+            written.extend(self.judge(address, entry));
+        })?;
+        let collected = self.start_over(&written)?;
+        let gone = self.forget_all_but(there, known);
+        // A page that comes by a fault for writing is soft-dirty from its first moment.
+        let in_doubt = PageSet::new();
+        Ok(LastLook { collected, written: written.0, gone, in_doubt })
+    }
+}
+
+fn page(address: u64) -> PageRun {
+    PageRun { address, pages: 1, zero: false }
 }
 
 fn is_private(entry: Entry) -> bool {
@@ -140,6 +170,12 @@ fn is_private(entry: Entry) -> bool {
 /// Pages that come one by one, put together.
 #[derive(Debug, Default)]
 struct Joined(Vec<PageRun>);
+
+impl Extend<PageRun> for Joined {
+    fn extend<I: IntoIterator<Item = PageRun>>(&mut self, pages: I) {
+        pages.into_iter().for_each(|page| self.push(page));
+    }
+}
 
 impl Joined {
     fn push(&mut self, page: PageRun) {
@@ -261,7 +297,7 @@ mod tests {
     fn zeros_where_content_was_sent_are_news_though_nobody_wrote() {
         let mut tracker = tracker(false);
         let Some(frame) = tracker.zeros.small else {
-            return eprintln!("not run: page frames are hidden from us");
+            return crate::skipped::skip("page frames are hidden from us");
         };
         let zeros = Entry(PRESENT | frame);
         assert_eq!(tracker.judge(0x1000, zeros), None);

@@ -13,6 +13,7 @@
 #include <sys/shm.h>
 #include <sys/wait.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096ul
@@ -137,15 +138,23 @@ static void __attribute__((noinline)) deep(int pages)
 	frame[1] = 1;
 }
 
-static char *region, *moved, *of_file, *thp, *fresh;
+static char *region, *moved, *of_file, *thp, *tables, *fresh;
 static size_t region_pages = 64;
 
 static uintptr_t step(const char *command, const char *directory, char **arguments)
 {
 	if (!strcmp(command, "idle"))
 		return 0;
+	if (!strcmp(command, "clock")) { // the vdso reads the kernel's pages before it
+		struct timespec now;
+		return (uintptr_t)clock_gettime(CLOCK_MONOTONIC, &now);
+	}
 	if (!strcmp(command, "write")) { // three pages of the region
 		region[5 * PAGE] = 7, region[6 * PAGE] = 7, region[40 * PAGE + 4095] = 7;
+		return (uintptr_t)region;
+	}
+	if (!strcmp(command, "write_again")) {
+		region[5 * PAGE + 1] = 8, region[40 * PAGE + 1] = 8;
 		return (uintptr_t)region;
 	}
 	if (!strcmp(command, "read_into")) { // the kernel writes
@@ -173,6 +182,21 @@ static uintptr_t step(const char *command, const char *directory, char **argumen
 	if (!strcmp(command, "move")) { // the first half goes elsewhere
 		moved = mremap(region, 32 * PAGE, 32 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, moved);
 		return (uintptr_t)moved;
+	}
+	if (!strcmp(command, "move_back")) {
+		return mremap(moved, 32 * PAGE, 32 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, region) == region
+			       ? (uintptr_t)region : 0;
+	}
+	if (!strcmp(command, "reserve")) { // the first half is used, the other has no access yet
+		fresh = anonymous(32);
+		mprotect(fresh + 16 * PAGE, 16 * PAGE, PROT_NONE);
+		fill(fresh, 16, 0x12);
+		return (uintptr_t)fresh;
+	}
+	if (!strcmp(command, "move_reserved")) { // all of it is used now, and moves as one
+		mprotect(fresh + 16 * PAGE, 16 * PAGE, PROT_READ | PROT_WRITE);
+		char *at = mremap(fresh, 32 * PAGE, 64 * PAGE, MREMAP_MAYMOVE);
+		return at == MAP_FAILED ? 0 : (uintptr_t)at;
 	}
 	if (!strcmp(command, "split")) {
 		mprotect(region + 8 * PAGE, 8 * PAGE, PROT_READ);
@@ -224,8 +248,32 @@ static uintptr_t step(const char *command, const char *directory, char **argumen
 		mmap(thp, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		return (uintptr_t)thp;
 	}
+	if (!strcmp(command, "table_drop")) { // since Linux 6.14 the page table goes as well
+		madvise(tables, 2 << 20, MADV_DONTNEED);
+		return (uintptr_t)tables;
+	}
+	if (!strcmp(command, "table_map_over")) {
+		mmap(tables, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		return (uintptr_t)tables;
+	}
+	if (!strcmp(command, "table_write")) { // a new table, for one page
+		tables[9 * PAGE] = 5;
+		return (uintptr_t)tables;
+	}
+	if (!strcmp(command, "table_drop_first")) {
+		madvise(tables, PAGE, MADV_DONTNEED);
+		return (uintptr_t)tables;
+	}
+	if (!strcmp(command, "table_drop_inner")) {
+		madvise(tables + 700 * PAGE, PAGE, MADV_DONTNEED);
+		return (uintptr_t)(tables + 700 * PAGE);
+	}
 	if (!strcmp(command, "file_write")) {
 		of_file[2 * PAGE] = 1, of_file[3 * PAGE] = 1;
+		return (uintptr_t)of_file;
+	}
+	if (!strcmp(command, "file_zero")) {
+		memset(of_file + 3 * PAGE, 0, PAGE);
 		return (uintptr_t)of_file;
 	}
 	if (!strcmp(command, "file_drop")) { // the written copies go, the file shows again
@@ -249,6 +297,13 @@ static uintptr_t step(const char *command, const char *directory, char **argumen
 	exit(2);
 }
 
+// So many times 2 MiB, beginning at a page table of their own.
+static char *aligned(size_t tables)
+{
+	char *at = anonymous((tables + 1) * 512);
+	return (char *)(((uintptr_t)at + (2 << 20) - 1) & ~((2ul << 20) - 1));
+}
+
 static void steps(const char *directory, char **arguments)
 {
 	char path[4096], line[64];
@@ -258,10 +313,12 @@ static void steps(const char *directory, char **arguments)
 	munmap(moved, 32 * PAGE);
 	snprintf(path, sizeof path, "%s/file-%d", directory, getpid());
 	of_file = file_of(path, 8, MAP_PRIVATE, 0);
-	char *wide = anonymous(2048);
-	thp = (char *)(((uintptr_t)wide + (2 << 20) - 1) & ~((2ul << 20) - 1));
+	thp = aligned(3);
 	madvise(thp, 4 << 20, MADV_HUGEPAGE);
 	fill(thp, 1024, 0x66);
+	tables = aligned(2);
+	madvise(tables, 4 << 20, MADV_NOHUGEPAGE);
+	fill(tables, 1024, 0x67);
 	// Reserved, and never touched but for one page.
 	char *sparse = map(1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	madvise(sparse, (1ul << 20) * PAGE, MADV_NOHUGEPAGE);
@@ -354,6 +411,9 @@ static void act(void)
 	case 8:
 		memset(part, 0, bytes);
 		break;
+	case 10: // with its page table
+		madvise(at, SLOT_PAGES * PAGE, MADV_DONTNEED);
+		break;
 	case 9: // leave some of it behind without access
 		mprotect(part, PAGE, PROT_NONE);
 		mprotect(part, PAGE, PROT_READ | PROT_WRITE);
@@ -383,13 +443,13 @@ static void storm(const char *directory)
 	file_of(path, SLOT_PAGES, MAP_PRIVATE, 0);
 	storm_file = open(path, O_RDWR);
 	unlink(path); // nothing is left behind however we end; the pages are a file's all the same
-	arena = anonymous(SLOTS * SLOT_PAGES);
+	arena = aligned(SLOTS); // a slot is a page table
 	for (int i = 0; i < SLOTS; i++)
 		remap_slot(arena + i * SLOT_PAGES * PAGE);
 	// The heap grows and shrinks, but takes no mapping of its own: that could land where the
-	// other thread is about to put one.
-	mallopt(M_MMAP_THRESHOLD, 1 << 30);
-	mallopt(M_TRIM_THRESHOLD, 0);
+	// other thread is about to put one. A larger threshold than half an arena is refused.
+	if (!mallopt(M_MMAP_THRESHOLD, 32 << 20) || !mallopt(M_TRIM_THRESHOLD, 0))
+		exit(1);
 	pthread_t thread;
 	pthread_create(&thread, 0, heap_thread, 0);
 	printf("ready\n");

@@ -6,7 +6,7 @@ use super::tracker::{self, Method, Tracker};
 use super::{DATA_BYTES_MAX, PAGE_BYTES, PageSink, mapping};
 use crate::puppet::{Steered, find_syscall};
 use crate::sys::pagemap::Pagemap;
-use crate::tracee::{OnOurDeath, Outcome, Running};
+use crate::tracee::{OnOurDeath, Outcome, Running, STOP_WAIT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, HashMap};
@@ -146,7 +146,7 @@ impl Program {
             Some(Method::WriteProtect) => Some(self.write_protect()),
             Some(Method::SoftDirty) => Some(tracker::soft_dirty(self.pid).unwrap()),
             None => {
-                eprintln!("not run: this kernel tracks no writes");
+                crate::skipped::skip("this kernel tracks no writes");
                 None
             }
         }
@@ -155,7 +155,9 @@ impl Program {
     fn write_protect(&self) -> Box<dyn Tracker> {
         let seized = Running::seize(self.pid, self.pid, OnOurDeath::Runs).unwrap();
         let Outcome::Alive(running) = seized else { panic!("it is gone") };
-        let Outcome::Alive(stopped) = running.stop().unwrap() else { panic!("it is gone") };
+        let Outcome::Alive(stopped) = running.stop(STOP_WAIT).unwrap() else {
+            panic!("it is gone")
+        };
         let steered = Steered::begin(&stopped).unwrap();
         let syscall_at = find_syscall(self.pid).unwrap();
         let userfaultfd = tracker::take_userfaultfd(&steered, syscall_at).unwrap();

@@ -4,6 +4,7 @@
 //! our own, never by an errno: on a kernel without soft-dirty, writing 4 to `clear_refs` succeeds
 //! and does nothing.
 
+use super::known::Known;
 use super::mapping::Mapping;
 use super::soft_dirty::{self, SoftDirty};
 use super::write_protect::{self, WriteProtect};
@@ -54,11 +55,24 @@ impl Collected {
     }
 }
 
+/// What is found in the freeze. It is small, or the freeze would be long for other reasons.
+#[derive(Debug)]
+pub struct LastLook {
+    pub collected: Collected,
+    pub written: Vec<PageRun>,
+    pub gone: PageSet,
+    /// Counted as unwritten, and the tracker does not vouch for it: see [`super::copies`].
+    pub in_doubt: PageSet,
+}
+
 /// Private pages only: what is shared is carried by object. `mappings` is a recent list, all of
 /// the process, by rising address.
 pub trait Tracker: fmt::Debug + Send {
     /// Whether every thread must stand still while `collect` runs, else writes are lost.
     fn needs_standstill(&self) -> bool;
+
+    /// Whether [`LastLook::in_doubt`] has every copy of a file's page that counts as unwritten.
+    fn doubts_copies(&self) -> bool;
 
     /// Visits every page written since the last call, at the first call every page there is, and
     /// starts over. After an error the next call visits every page again.
@@ -73,9 +87,16 @@ pub trait Tracker: fmt::Debug + Send {
     /// How many pages `collect` would visit now.
     fn peek(&mut self, mappings: &[Mapping]) -> Result<u64, Error>;
 
-    /// The pages of `sent` that hold nothing any more: thrown away with madvise(2), or unmapped.
+    /// The known pages that hold nothing any more: thrown away with madvise(2), or unmapped.
     /// No tracker reports these as written, and the destination would keep their old content.
-    fn dropped(&mut self, mappings: &[Mapping], sent: &PageSet) -> Result<PageSet, Error>;
+    fn gone(&mut self, mappings: &[Mapping], known: &Known<'_>) -> Result<PageSet, Error>;
+
+    /// `collect` and `gone` in one look, of a process that stands still.
+    fn collect_frozen(
+        &mut self,
+        mappings: &[Mapping],
+        known: &Known<'_>,
+    ) -> Result<LastLook, Error>;
 }
 
 /// Makes a stopped process create the userfaultfd that [`write_protect`] needs, and takes it away:
@@ -96,8 +117,9 @@ pub fn take_userfaultfd(steered: &Steered<'_>, syscall_at: u64) -> Result<OwnedF
     taken
 }
 
-/// `userfaultfd` comes from [`take_userfaultfd`], and is the only reference there is. Dropping the tracker takes all marks off; what remains is that
-/// protected pages cost one short fault each (about 150 ns) when they are next written.
+/// `userfaultfd` comes from [`take_userfaultfd`], and is the only reference there is. Dropping the
+/// tracker takes all marks off; what remains is that protected pages cost one short fault each
+/// (about 150 ns) when they are next written.
 pub fn write_protect(pid: i32, userfaultfd: OwnedFd) -> Result<Box<dyn Tracker>, Error> {
     Ok(Box::new(WriteProtect::new(pid, userfaultfd)?))
 }

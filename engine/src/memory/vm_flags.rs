@@ -14,6 +14,11 @@ pub struct VmFlags(u64);
 
 impl VmFlags {
     pub const NONE: Self = Self(0);
+    pub const READ: Self = Self::of("rd");
+    pub const WRITE: Self = Self::of("wr");
+    pub const EXECUTE: Self = Self::of("ex");
+    /// Registered with a userfaultfd that waits for writes.
+    pub const WATCHED: Self = Self::of("uw");
     /// It could be made readable, writable, executable by mprotect(2).
     pub const MAY_READ: Self = Self::of("mr");
     pub const MAY_WRITE: Self = Self::of("mw");
@@ -65,6 +70,11 @@ impl VmFlags {
 
     pub fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
+    }
+
+    #[must_use]
+    pub fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
     }
 
     #[must_use]

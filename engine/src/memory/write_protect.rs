@@ -14,8 +14,13 @@
 //!   with marks (33 MB of page tables for 16 GiB).
 //! - Page cache is never marked: of a private mapping of a file only the written copies count.
 
-use super::mapping::{Mapping, between};
-use super::tracker::{Collected, Tracker};
+mod gone;
+mod suspects;
+
+use self::gone::Gone;
+use super::known::Known;
+use super::mapping::{Mapping, between, mergeable};
+use super::tracker::{Collected, LastLook, Tracker};
 use super::{PageRun, PageSet, Run};
 use crate::error::{Error, Object, OnObject as _};
 use crate::sys::pagemap::{Categories, Pagemap, Query, Region};
@@ -39,6 +44,8 @@ pub(super) struct WriteProtect {
     /// Of this round, what the kernel would not register: MAP_DROPPABLE, or somebody else's
     /// userfaultfd is on it. These pages count as written every time.
     untrackable: PageSet,
+    /// The private mappings of files that could be written at the last look.
+    writable: PageSet,
     /// Guard pages look like pages in swap and cannot be read. NONE where the kernel does not tell.
     guards: Categories,
     /// A scan failed half way: pages may be marked that were never reported.
@@ -54,6 +61,7 @@ impl WriteProtect {
             userfaultfd,
             registered: PageSet::new(),
             untrackable: PageSet::new(),
+            writable: PageSet::new(),
             guards: guards_if_known(),
             marks_are_lost: false,
         })
@@ -83,9 +91,15 @@ impl WriteProtect {
             let there = between(mappings, region.start, region.end);
             unlisted_pages += region.pages().saturating_sub(overlap_pages(there, &region));
             for mapping in there {
-                if mapping.start >= done_to {
-                    self.register(pagemap, mapping)?;
-                    done_to = mapping.end;
+                if mapping.start >= done_to && mapping.holds_private_pages() {
+                    let together = mergeable(mappings, mapping);
+                    let tracked = self.tracked(pagemap, together)?;
+                    let is_tracked =
+                        |m: &Mapping| tracked.within(m.start, m.pages()).next().is_some();
+                    for untracked in together.split(is_tracked) {
+                        self.register(pagemap, untracked)?;
+                    }
+                    done_to = together.last().map_or(mapping.end, |last| last.end);
                 }
             }
         }
@@ -100,11 +114,33 @@ impl WriteProtect {
         Ok(untracked)
     }
 
-    fn register(&mut self, pagemap: &mut Pagemap, mapping: &Mapping) -> Result<(), Error> {
-        if !mapping.holds_private_pages() {
+    fn tracked(&self, pagemap: &mut Pagemap, mappings: &[Mapping]) -> Result<PageSet, Error> {
+        let mut tracked = PageSet::new();
+        let (Some(first), Some(last)) = (mappings.first(), mappings.last()) else {
+            return Ok(tracked);
+        };
+        let query = Query { all: Categories::TRACKED, ..there(first.start, last.end) };
+        self.scan(pagemap, &query, &mut |region| tracked.insert(region.start, region.pages()))?;
+        Ok(tracked)
+    }
+
+    /// All of what mprotect(2) may have split, with pages or without: a part that is registered
+    /// never becomes one with a part that is not, and mremap(2) of both would fail.
+    fn register(&mut self, pagemap: &mut Pagemap, together: &[Mapping]) -> Result<(), Error> {
+        let [first, .., last] = together else {
+            return together.iter().try_for_each(|one| self.register_one(pagemap, one));
+        };
+        let range = Run::covering(first.start, last.end);
+        if self.start_tracking(pagemap, range).is_ok() {
+            self.registered.insert(range.address, range.pages);
             return Ok(());
         }
-        let result = uffd::register(self.userfaultfd.as_fd(), mapping.start, mapping.end);
+        together.iter().try_for_each(|one| self.register_one(pagemap, one))
+    }
+
+    fn register_one(&mut self, pagemap: &mut Pagemap, mapping: &Mapping) -> Result<(), Error> {
+        let range = Run::covering(mapping.start, mapping.end);
+        let result = self.start_tracking(pagemap, range);
         match result.map_err(|error| (error.raw_os_error(), error)) {
             Ok(()) => self.registered.insert(mapping.start, mapping.pages()),
             // EINVAL also says that it was unmapped in between: then nothing is there to report.
@@ -115,6 +151,25 @@ impl WriteProtect {
                 let error = self.explain(pagemap, error)?;
                 return Err(error).on("track the writes to", || mapping.object(self.pid));
             }
+        }
+        Ok(())
+    }
+
+    /// Nothing in `range` is tracked, and still a page may have a mark, from before: when mremap(2)
+    /// brings memory back to its neighbours, all become one mapping, and the kernel ends the
+    /// registration of all, but takes off the marks of the moved part only. A write to a page of
+    /// the others leaves its mark where it is, and so does the next one after registering. Ending
+    /// a registration takes marks off.
+    fn start_tracking(&self, pagemap: &mut Pagemap, range: Run) -> io::Result<()> {
+        let userfaultfd = self.userfaultfd.as_fd();
+        uffd::register(userfaultfd, range.address, range.end())?;
+        let (all, none) = (Categories::TRACKED, Categories::WRITTEN);
+        let marked = Query { all, none, ..there(range.address, range.end()) };
+        let mut has_marks = false;
+        pagemap.scan(&marked, &mut |_| has_marks = true)?;
+        if has_marks {
+            uffd::unregister(userfaultfd, range.address, range.end())?;
+            uffd::register(userfaultfd, range.address, range.end())?;
         }
         Ok(())
     }
@@ -142,36 +197,24 @@ impl WriteProtect {
         pagemap.scan(query, visit).on("scan the pages of", || self.object())
     }
 
-    /// Where to look closer: every page that was written is in it.
-    ///
-    /// The kernel answers this one question without looking at the pages themselves, many times
-    /// faster than any other. It may not protect, because holes are in the answer too.
-    fn suspects(&self, pagemap: &mut Pagemap, mappings: &[Mapping]) -> Result<Vec<Run>, Error> {
-        let private = mappings.iter().filter(|mapping| mapping.holds_private_pages());
-        let private: PageSet =
-            private.map(|mapping| Run::covering(mapping.start, mapping.end)).collect();
+    fn suspects(&self, mappings: &[Mapping]) -> Result<Vec<Run>, Error> {
+        let private = private(mappings);
         if self.marks_are_lost {
             return Ok(private.runs().collect());
         }
-        let mut suspects = Suspects::default();
-        for run in private.runs() {
-            let (all, tell) = (Categories::WRITTEN, Categories::WRITTEN);
-            let query = Query { all, tell, any: Categories::NONE, ..there(run.address, run.end()) };
-            self.scan(pagemap, &query, &mut |region| suspects.push(region))?;
-        }
-        Ok(suspects.0)
+        suspects::find(self.pid, &private).on("scan the pages of", || self.object())
     }
 
     /// Visits what was written, and marks it again if so told.
     fn visit_written(
         &self,
         pagemap: &mut Pagemap,
-        mappings: &[Mapping],
+        suspects: &[Run],
         protect: bool,
         visit: &mut dyn FnMut(PageRun),
     ) -> Result<(), Error> {
         let written = if self.marks_are_lost { Categories::NONE } else { Categories::WRITTEN };
-        for suspect in self.suspects(pagemap, mappings)? {
+        for suspect in suspects {
             let query = Query {
                 all: Categories::TRACKED.and(written),
                 none: self.not_ours(),
@@ -182,17 +225,6 @@ impl WriteProtect {
             self.scan(pagemap, &query, &mut |region| visit(run(region)))?;
         }
         Ok(())
-    }
-
-    fn collect_written(
-        &mut self,
-        pagemap: &mut Pagemap,
-        mappings: &[Mapping],
-        visit: &mut dyn FnMut(PageRun),
-    ) -> Result<(), Error> {
-        let result = self.visit_written(pagemap, mappings, true, visit);
-        self.marks_are_lost = result.is_err();
-        result
     }
 
     fn collect_untrackable(
@@ -211,43 +243,42 @@ impl WriteProtect {
         Ok(())
     }
 
-    /// Of `sent`, what is mapped and neither in memory nor in swap. Asking for what is *not* there
-    /// gives a short answer, and this is done in the freeze.
-    fn absent(&self, pagemap: &mut Pagemap, sent: &PageSet) -> Result<PageSet, Error> {
-        let mut absent = PageSet::new();
-        let (Some(first), Some(last)) = (sent.runs().next(), sent.runs().next_back()) else {
-            return Ok(absent);
-        };
-        let any = Categories::NONE;
-        let query = Query { none: THERE, any, ..there(first.address, last.end()) };
-        self.scan(pagemap, &query, &mut |region| {
-            absent.extend(sent.within(region.start, region.pages()));
+    /// What a round finds, of which these are the suspects.
+    fn look_closely(
+        &mut self,
+        pagemap: &mut Pagemap,
+        suspects: &[Run],
+        visit: &mut dyn FnMut(PageRun),
+    ) -> Result<Collected, Error> {
+        let mut collected = Collected::default();
+        self.visit_written(pagemap, suspects, true, &mut |run| {
+            collected.add(run);
+            visit(run);
         })?;
-        Ok(absent)
+        let tracked_pages = collected.pages;
+        self.collect_untrackable(pagemap, &mut |run| {
+            collected.add(run);
+            visit(run);
+        })?;
+        collected.untracked_pages = collected.pages - tracked_pages;
+        Ok(collected)
     }
 
-    /// Of a private mapping of a file, the pages that are the process's own.
-    fn copies(&self, pagemap: &mut Pagemap, range: Run) -> Result<PageSet, Error> {
-        self.settle_marks_without_page(pagemap, range)?;
-        let mut copies = PageSet::new();
-        let query = Query { none: self.not_ours(), ..there(range.address, range.end()) };
-        self.scan(pagemap, &query, &mut |region| copies.insert(region.start, region.pages()))?;
-        Ok(copies)
-    }
-
-    /// When a marked copy is thrown away, its mark stays and looks like a page in swap. Reading
-    /// the page tells: what comes in is the file's page, or the copy that was in swap.
-    fn settle_marks_without_page(&self, pagemap: &mut Pagemap, range: Run) -> Result<(), Error> {
-        let mut swapped = PageSet::new();
-        let query = Query { any: Categories::SWAPPED, ..there(range.address, range.end()) };
-        self.scan(pagemap, &query, &mut |region| swapped.insert(region.start, region.pages()))?;
-        super::read::touch(self.pid, &swapped)
+    /// Until the caller has what was found, its marks count as lost.
+    fn account<T>(&mut self, look: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let found = look(self);
+        self.marks_are_lost = found.is_err();
+        found
     }
 }
 
 impl Tracker for WriteProtect {
     fn needs_standstill(&self) -> bool {
         false
+    }
+
+    fn doubts_copies(&self) -> bool {
+        true
     }
 
     fn collect(
@@ -257,41 +288,47 @@ impl Tracker for WriteProtect {
     ) -> Result<Collected, Error> {
         let mut pagemap = self.pagemap()?;
         let unlisted_pages = self.register_untracked(&mut pagemap, mappings)?;
-        let mut collected = Collected { unlisted_pages, ..Collected::default() };
-        self.collect_written(&mut pagemap, mappings, &mut |run| {
-            collected.add(run);
-            visit(run);
-        })?;
-        let tracked_pages = collected.pages;
-        self.collect_untrackable(&mut pagemap, &mut |run| {
-            collected.add(run);
-            visit(run);
-        })?;
-        collected.untracked_pages = collected.pages - tracked_pages;
-        Ok(collected)
+        let suspects = self.suspects(mappings)?;
+        let collected = self.account(|this| this.look_closely(&mut pagemap, &suspects, visit))?;
+        let writable = |m: &&Mapping| m.is_private_file() && m.protection.write;
+        self.writable = ranges(mappings.iter().filter(writable));
+        Ok(Collected { unlisted_pages, ..collected })
     }
 
     fn peek(&mut self, mappings: &[Mapping]) -> Result<u64, Error> {
         let mut pagemap = self.pagemap()?;
         let mut pages = 0;
-        self.visit_written(&mut pagemap, mappings, false, &mut |run| pages += run.pages)?;
-        let untracked = self.untracked(&mut pagemap, mappings)?;
-        Ok(pages + untracked.iter().map(Region::pages).sum::<u64>())
+        let suspects = self.suspects(mappings)?;
+        self.visit_written(&mut pagemap, &suspects, false, &mut |run| pages += run.pages)?;
+        // The pages that the kernel keeps before the vdso look untracked once they were read.
+        let private = private(mappings);
+        for region in self.untracked(&mut pagemap, mappings)? {
+            pages += private.within(region.start, region.pages()).map(|run| run.pages).sum::<u64>();
+        }
+        Ok(pages)
     }
 
-    fn dropped(&mut self, mappings: &[Mapping], sent: &PageSet) -> Result<PageSet, Error> {
+    fn gone(&mut self, mappings: &[Mapping], known: &Known<'_>) -> Result<PageSet, Error> {
+        let suspects = self.suspects(mappings)?;
+        Ok(self.find_gone(&mut self.pagemap()?, mappings, known, &suspects)?.pages)
+    }
+
+    fn collect_frozen(
+        &mut self,
+        mappings: &[Mapping],
+        known: &Known<'_>,
+    ) -> Result<LastLook, Error> {
         let mut pagemap = self.pagemap()?;
-        let mut dropped = sent.clone(); // what is in no mapping stays in it
-        for mapping in mappings.iter().filter(|mapping| mapping.holds_private_pages()) {
-            dropped.remove(mapping.start, mapping.pages());
-        }
-        dropped.insert_all(&self.absent(&mut pagemap, sent)?);
-        for mapping in mappings.iter().filter(|mapping| mapping.is_private_file()) {
-            let Some(span) = span_within(sent, mapping) else { continue };
-            let sent_of_it: PageSet = sent.within(span.address, span.pages).collect();
-            dropped.insert_all(&sent_of_it.difference(&self.copies(&mut pagemap, span)?));
-        }
-        Ok(dropped)
+        let unlisted_pages = self.register_untracked(&mut pagemap, mappings)?;
+        let suspects = self.suspects(mappings)?;
+        let Gone { pages: gone, in_doubt } =
+            self.find_gone(&mut pagemap, mappings, known, &suspects)?;
+        let mut written = Vec::new();
+        let collected = self.account(|this| {
+            this.look_closely(&mut pagemap, &suspects, &mut |run| written.push(run))
+        })?;
+        let collected = Collected { unlisted_pages, ..collected };
+        Ok(LastLook { collected, written, gone, in_doubt })
     }
 }
 
@@ -305,33 +342,13 @@ impl Drop for WriteProtect {
     }
 }
 
-/// Ranges by rising address, of which near ones are joined: a short range costs less to scan than
-/// another system call.
-#[derive(Debug, Default)]
-struct Suspects(Vec<Run>);
-
-const GAP_BYTES_MAX: u64 = 64 * super::PAGE_BYTES;
-
-impl Suspects {
-    fn push(&mut self, region: Region) {
-        match self.0.last_mut() {
-            // A running program's mappings change while they are scanned one after the other, so
-            // a region may begin below the end of the one before.
-            Some(last) if region.start.saturating_sub(last.end()) <= GAP_BYTES_MAX => {
-                let start = last.address.min(region.start);
-                *last = Run::covering(start, last.end().max(region.end));
-            }
-            _ => self.0.push(Run::covering(region.start, region.end)),
-        }
-    }
+/// What may be tracked of these.
+fn private(mappings: &[Mapping]) -> PageSet {
+    ranges(mappings.iter().filter(|mapping| mapping.holds_private_pages()))
 }
 
-/// From the first to the last sent page of a mapping.
-fn span_within(sent: &PageSet, mapping: &Mapping) -> Option<Run> {
-    let mut runs = sent.within(mapping.start, mapping.pages()).filter(|run| run.pages > 0);
-    let first = runs.next()?;
-    let last = runs.last().unwrap_or(first);
-    Some(Run::covering(first.address, last.end()))
+fn ranges<'a>(mappings: impl Iterator<Item = &'a Mapping>) -> PageSet {
+    mappings.map(|mapping| Run::covering(mapping.start, mapping.end)).collect()
 }
 
 fn guards_if_known() -> Categories {

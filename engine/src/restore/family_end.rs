@@ -7,9 +7,11 @@ use crate::image::{ProcessImage, TreeImage};
 use crate::puppet::Steered;
 use crate::stage::{Stage, Stub};
 use crate::sys::ptrace::{self, Event};
+use crate::tracee::CALL_WAIT;
 
 /// Lets the stubs that stand for zombies die as the originals did. The signals that this sends
-/// to their parents are taken away later, with the others (`signals::restore`).
+/// to their parents are taken away later, with the others (`signals::take_strays`). Before a parent
+/// has its signal actions: with SIGCHLD ignored, a child that dies leaves no zombie.
 pub(super) fn make_zombies(stage: &mut Stage, image: &TreeImage) -> Result<(), Error> {
     for process in image.processes.iter().filter(|process| process.is_zombie) {
         if let Some(stub) = stage.stubs.remove(&process.pid) {
@@ -44,7 +46,7 @@ fn die(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
     thread.set_registers(&registers)?;
     // There is nothing left to give back.
     std::mem::forget(steered);
-    thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Gone)
+    thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Gone, CALL_WAIT)
 }
 
 /// With the signal's action at its default, and the signal not blocked.

@@ -16,7 +16,7 @@ use std::sync::PoisonError;
 const MADV_DONTNEED_LOCKED: i32 = 24;
 
 /// Gives back what the source has dropped since it was filled in.
-pub(super) fn drop_what_the_source_dropped(stage: &Stage) -> Result<(), Error> {
+pub fn drop_what_the_source_dropped(stage: &Stage) -> Result<(), Error> {
     let filler = stage.filler();
     let filler = filler.read().unwrap_or_else(PoisonError::into_inner);
     for stub in stage.stubs.values().filter(|stub| filler.has(stub.space)) {
@@ -47,7 +47,7 @@ pub(super) fn register(
 }
 
 fn register_process(stub: &Stub, missing: &MissingPages) -> Result<(LazySpace, OwnedFd), Error> {
-    let pages = pages_of(missing)?;
+    let pages = missing.pages()?;
     let ranges = ranges_of(stub, &pages)?;
     drop_pages(stub, pages.runs())?;
     let mut batch = Batch::new();
@@ -70,28 +70,6 @@ fn register_process(stub: &Stub, missing: &MissingPages) -> Result<(LazySpace, O
         wiped_on_fork: wiped_on_fork(stub),
     };
     Ok((space, userfaultfd))
-}
-
-fn pages_of(missing: &MissingPages) -> Result<PageSet, Error> {
-    let mut set = PageSet::new();
-    for run in missing.runs.chunks(2) {
-        let valid = match *run {
-            [address, pages] => {
-                address % PAGE_BYTES == 0
-                    && pages
-                        .checked_mul(PAGE_BYTES)
-                        .and_then(|bytes| bytes.checked_add(address))
-                        .is_some()
-            }
-            _ => false,
-        };
-        if !valid {
-            let part = format!("list of missing pages of space {}", missing.space);
-            return Err(Error::invalid("read the", Object::Image { part }, "a run is malformed"));
-        }
-        set.insert(run[0], run[1]);
-    }
-    Ok(set)
 }
 
 /// The mappings in which pages are missing; every missing page must lie in private anonymous

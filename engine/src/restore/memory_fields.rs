@@ -2,9 +2,11 @@
 
 use crate::args;
 use crate::batch::Batch;
-use crate::error::{Error, Object};
+use crate::error::{Error, Object, OnObject as _};
 use crate::image::MemoryFields;
-use crate::stage::Stub;
+use crate::paths;
+use crate::stage::{Stub, fetch};
+use std::os::fd::AsFd as _;
 
 const BOUNDS: usize = 11;
 /// `struct prctl_mm_map`: eleven bounds, auxv pointer, auxv size, descriptor of the executable.
@@ -16,16 +18,12 @@ pub(super) fn restore(stub: &Stub, fields: &MemoryFields) -> Result<(), Error> {
         let part = Object::Image { part: format!("memory fields of process {}", stub.pid) };
         return Err(Error::invalid("read the", part, "their number is wrong"));
     }
+    let path = || Object::File { path: fields.executable.clone() };
+    let opened = paths::open_regular(fields.executable.as_bytes(), libc::O_RDONLY);
+    let opened = opened.on("open the executable", path)?;
     let mut batch = Batch::new();
-    let path = batch.string(&fields.executable);
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    let open = batch.call(
-        "open the executable of",
-        &object,
-        libc::SYS_openat,
-        args![libc::AT_FDCWD, path, flags, 0],
-    );
-    let executable = u32::try_from(stub.run(&batch)?.raw(open)).unwrap_or(u32::MAX);
+    let fetched = fetch(opened.as_fd(), &object, &mut batch);
+    let executable = u32::try_from(stub.run(&batch)?.raw(fetched)).unwrap_or(u32::MAX);
 
     let mut batch = Batch::new();
     let auxv = batch.bytes(&fields.auxv);

@@ -11,16 +11,17 @@ use crate::stage::Stub;
 /// More signals than building a tree can have sent to one stub: one per child that ended.
 const STRAY_MAX: usize = 64;
 
-/// Takes away what building the tree sent, then queues what the source had queued.
+/// Queues what the source had queued.
 pub(super) fn restore(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
-    take_strays(stub)?;
     let subject = Subject { pid: process.pid, tid: process.pid, status: "" };
     let mut batch = Batch::new();
     restore_pending_signals(Queue::Process, &process.pending_signals, &subject, &mut batch)?;
     stub.run(&batch).map(drop)
 }
 
-fn take_strays(stub: &Stub) -> Result<(), Error> {
+/// Takes away what building the tree has sent. While the process has no timers yet: what these send
+/// is the program's.
+pub(super) fn take_strays(stub: &Stub) -> Result<(), Error> {
     let steered = Steered::begin(&stub.threads[0])?;
     let taken = take_strays_steered(stub, &steered);
     steered.end()?;

@@ -1,5 +1,6 @@
 //! Per-thread state: aspects, rseq, and last of all the registers.
 
+use super::connecting;
 use crate::arch::x86_64::interrupted;
 use crate::aspects::{self, Queue, Scope, Subject, restore_pending_signals};
 use crate::batch::Batch;
@@ -8,17 +9,19 @@ use crate::image::{ProcessImage, ThreadImage};
 use crate::puppet::Steered;
 use crate::stage::Stub;
 use crate::tracee::Stopped;
+use std::collections::HashMap;
 
 pub(super) fn restore(stub: &Stub, process: &ProcessImage) -> Result<(), Error> {
+    let staged: HashMap<i32, &Stopped> =
+        stub.threads.iter().map(|thread| (thread.tid(), thread)).collect();
+    let of = |image: &ThreadImage| {
+        *staged.get(&image.tid).expect("checked: every thread of the image was staged")
+    };
     for image in &process.threads {
-        let thread = stub.threads.iter().find(|thread| thread.tid() == image.tid);
-        let thread = thread.expect("checked: every thread of the image was staged");
-        restore_aspects(stub, thread, image)?;
+        restore_aspects(stub, of(image), image)?;
     }
     for image in &process.threads {
-        let thread = stub.threads.iter().find(|thread| thread.tid() == image.tid);
-        let thread = thread.expect("checked: every thread of the image was staged");
-        set_registers(thread, image, signal_waits(process, image))?;
+        set_registers(of(image), stub.pid, image)?;
     }
     Ok(())
 }
@@ -39,17 +42,14 @@ fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result
     aspects::restore_outside_all(&image.aspects, Scope::Thread, &subject)
 }
 
-fn set_registers(thread: &Stopped, image: &ThreadImage, signal_waits: bool) -> Result<(), Error> {
+fn set_registers(thread: &Stopped, pid: i32, image: &ThreadImage) -> Result<(), Error> {
     thread.set_xstate(&image.whole_xstate()?)?;
-    let registers = interrupted::on_a_new_task(&image.registers()?, signal_waits);
+    let registers = image.registers()?;
+    let result = interrupted::connects(&registers).and_then(|fd| connecting::result(pid, fd));
+    let registers = match result {
+        Some(result) => interrupted::ended_with(&registers, result),
+        None => interrupted::on_a_new_task(&registers),
+    };
     thread.set_registers(&registers)?;
     thread.set_signal_mask(image.signal_mask)
-}
-
-/// Whether a signal waits that the thread does not block.
-fn signal_waits(process: &ProcessImage, image: &ThreadImage) -> bool {
-    let queued = process.pending_signals.iter().chain(&image.pending_signals);
-    queued
-        .map(|info| crate::freeze::signal_number(info))
-        .any(|number| (1..=64).contains(&number) && image.signal_mask & (1 << (number - 1)) == 0)
 }

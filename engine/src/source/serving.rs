@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Object};
 use crate::image::MissingPages;
-use crate::memory::read::{Reader, While};
+use crate::memory::read::{Pages, Reader, While};
 use crate::memory::{PageRun, PageSet, PageSink, Run};
 use std::collections::BTreeMap;
 
@@ -21,23 +21,32 @@ struct Space {
 
 impl Serving {
     pub(super) fn new(spaces: impl Iterator<Item = (u32, i32, PageSet)>) -> Self {
-        let space = |(space, pid, left)| (space, Space { reader: Reader::new(pid), left });
+        let space = |(space, pid, left)| {
+            (space, Space { reader: Reader::new(pid, Pages::MayBeShared), left })
+        };
         Self { spaces: spaces.filter(|(_, _, left)| !left.is_empty()).map(space).collect() }
     }
 
     /// Of a frozen tree whose account was lost with an agent, or is older than what the destination
     /// says: exactly the pages that it still lacks. `spaces` are (space, pid).
-    pub fn of(spaces: impl Iterator<Item = (u32, i32)>, missing: &[MissingPages]) -> Self {
+    pub fn of(
+        spaces: impl Iterator<Item = (u32, i32)>,
+        missing: &[MissingPages],
+    ) -> Result<Self, Error> {
         let mut spaces: BTreeMap<u32, Space> = spaces
-            .map(|(space, pid)| (space, Space { reader: Reader::new(pid), left: PageSet::new() }))
+            .map(|(space, pid)| {
+                (
+                    space,
+                    Space { reader: Reader::new(pid, Pages::MayBeShared), left: PageSet::new() },
+                )
+            })
             .collect();
-        for MissingPages { space, runs } in missing {
-            let Some(space) = spaces.get_mut(space) else { continue };
-            for run in runs.chunks_exact(2) {
-                space.left.insert(run[0], run[1]);
+        for one in missing {
+            if let Some(space) = spaces.get_mut(&one.space) {
+                space.left.insert_all(&one.pages()?);
             }
         }
-        Self { spaces }
+        Ok(Self { spaces })
     }
 
     pub fn pages_left(&self) -> u64 {

@@ -14,6 +14,8 @@ use crate::tree::{self, Life, Process};
 pub(super) struct Shape {
     pub(super) pid: i32,
     pub(super) space: u32,
+    /// See [`ProcessLayout::forked_from`].
+    pub(super) forked_from: u32,
     start_ticks: u64,
     mappings: Vec<Mapping>,
     kinds: Vec<MappingKind>,
@@ -26,6 +28,7 @@ impl Shape {
         Self {
             pid: process.pid,
             space,
+            forked_from: 0,
             start_ticks: process.start_ticks(),
             mappings: Vec::new(),
             kinds: Vec::new(),
@@ -62,6 +65,7 @@ impl Shape {
         }
         Ok(ProcessLayout {
             space: self.space,
+            forked_from: self.forked_from,
             tids: tree::threads(self.pid)?,
             mappings: self.images.clone(),
             descriptors_end: descriptors_end(self.pid)?,
@@ -77,7 +81,7 @@ impl Shape {
         if unknown > 0 {
             now = mapping::read(self.pid)?;
         }
-        self.kinds = backing::kinds(self.pid, &now)?;
+        self.kinds = backing::kinds(self.pid, &mut now)?;
         self.mappings = now;
         self.images.clear();
         for (mapping, kind) in self.mappings.iter().zip(&self.kinds) {

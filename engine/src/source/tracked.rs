@@ -12,7 +12,7 @@ use crate::memory::read::{ReadPages, While};
 use crate::memory::tracker::{self, Method, Tracker};
 use crate::memory::{PageSet, PageSink};
 use crate::puppet::{Steered, find_syscall};
-use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
+use crate::tracee::{OnOurDeath, Outcome, Running, STOP_WAIT, Stopped};
 use crate::tree::Process;
 use std::os::fd::OwnedFd;
 
@@ -20,7 +20,20 @@ use std::os::fd::OwnedFd;
 pub(super) struct Tracked {
     pub(super) shape: Shape,
     method: Method,
-    memory: PrivateMemory,
+    pub(super) memory: PrivateMemory,
+    pub(super) birth: Birth,
+    /// A whole round of it is on the way, or has landed: by the next layout it has.
+    pub(super) was_sent: bool,
+}
+
+/// How its memory begins at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Birth {
+    Undecided,
+    /// Perhaps as a fork of its parent's, once that has landed. Nothing of it is sent before.
+    HeldBack,
+    /// As its layout says.
+    Settled,
 }
 
 impl Tracked {
@@ -33,24 +46,26 @@ impl Tracked {
     ) -> Result<Self, Error> {
         let tracker = open_tracker(process.pid, method, stopped)?;
         let memory = PrivateMemory::new(process.pid, space, tracker);
-        Ok(Self { shape: Shape::of(process, space), method, memory })
+        let (shape, birth) = (Shape::of(process, space), Birth::Undecided);
+        Ok(Self { shape, method, memory, birth, was_sent: false })
     }
 
     /// Sends what was written since the last round.
     pub(super) fn round(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         self.collect()?;
+        self.was_sent = true;
         let dropped_pages = self.memory.drop_gone(self.shape.mappings(), sink)?;
         let read = self.memory.send_stale(While::Running, sink)?;
         Ok(Round { dropped_pages, ..Round::from(read) })
     }
 
-    pub(super) fn round_of_what_cannot_wait(
-        &mut self,
-        sink: &mut dyn PageSink,
-    ) -> Result<Round, Error> {
+    /// Sends what cannot follow later, and has the destination forget what was written of the rest.
+    pub(super) fn withdraw(&mut self, sink: &mut dyn PageSink) -> Result<Round, Error> {
         self.collect()?;
         let wanted = self.stale_that_cannot_wait();
-        self.send(&wanted, While::Running, sink)
+        let round = self.send(&wanted, While::Running, sink)?;
+        let dropped_pages = self.memory.withdraw(sink)?;
+        Ok(Round { dropped_pages, ..round })
     }
 
     /// Only anonymous memory is completed by fault, and not all of that: a private mapping of
@@ -75,7 +90,7 @@ impl Tracked {
     }
 
     /// After an execve(2) there is another memory to be tracked; what ended has none.
-    fn collect(&mut self) -> Result<(), Error> {
+    pub(super) fn collect(&mut self) -> Result<(), Error> {
         let collected = self.collect_once();
         match collected {
             Err(error) if error.is_gone() => {}
@@ -175,7 +190,7 @@ fn stop(pid: i32) -> Result<Stopped, Error> {
     let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Runs)? else {
         return Err(gone());
     };
-    match running.stop()? {
+    match running.stop(STOP_WAIT)? {
         Outcome::Alive(thread) => Ok(thread),
         Outcome::Gone => Err(gone()),
     }

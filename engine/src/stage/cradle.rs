@@ -12,12 +12,17 @@ use crate::puppet::{ARENA_BYTES, Puppet, Steered, find_syscall};
 use crate::sys::process::{fork_parked, reap};
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
 
 /// End of user addresses with four-level page tables; what lies above needs a hint to be used.
 const USER_ADDRESS_END: u64 = 0x7fff_ffff_f000;
 const CLONE_NEWTIME: u64 = 0x80;
 const RSEQ_FLAG_UNREGISTER: u64 = 1;
+
+/// For a fork of ours to stop. Nobody stands still for it, and on a host short of memory its first
+/// pages come from the disk.
+const STUB_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Cradle {
@@ -27,17 +32,22 @@ pub(super) struct Cradle {
 
 impl Cradle {
     /// `pid`: the id it must have, because the tree's root is in a session of that id.
-    pub(super) fn make(pid: Option<i32>, arena_at: u64, offsets: Clocks) -> Result<Self, Error> {
+    pub(super) fn make(
+        pid: Option<i32>,
+        arena_at: u64,
+        offsets: Clocks,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Error> {
         let object = || pid.map_or(Object::Host, |pid| Object::Process { pid });
-        let pid = fork_parked(pid).on("make a first process on", object)?;
+        let pid = fork_parked(pid, cgroup).on("make a first process on", object)?;
         let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Dies)? else {
             return Err(Error::invalid("seize", object(), "it died"));
         };
-        let Outcome::Alive(thread) = running.stop()? else {
+        let Outcome::Alive(thread) = running.stop(STUB_WAIT)? else {
             return Err(Error::invalid("stop", object(), "it died"));
         };
         let steered = Steered::begin(&thread)?;
-        let puppet = Puppet::open(&steered, arena_at, find_syscall(pid)?)?;
+        let puppet = Puppet::open(&steered, arena_at, find_syscall(pid)?, OnOurDeath::Dies)?;
         empty(&puppet, &steered, thread.rseq()?)?;
         enter_time(&puppet, &steered, offsets)?;
         steered.end()?;

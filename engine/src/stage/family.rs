@@ -5,6 +5,7 @@
 
 use super::Stub;
 use super::cradle::{Cradle, unmap_all_but};
+use super::layout;
 use crate::args;
 use crate::batch::Batch;
 use crate::error::{Error, Object};
@@ -86,8 +87,18 @@ fn child_of(
                 format!("its session {} is not that of its parent at any time", child.sid),
             ));
         }
-        let parent = Parent { puppet: &stub.puppet, thread: &stub.threads[0] };
-        let made = fork(&parent, child, stub.session)?;
+        let made = match child.forked_from {
+            0 => {
+                let parent = Parent { puppet: &stub.puppet, thread: &stub.threads[0] };
+                fork(&parent, child, stub.session)?
+            }
+            space if space == stub.space => fork_with_memory(stub, child)?,
+            _ => {
+                let object = Object::Process { pid: child.pid };
+                let why = "it is to begin with memory that its parent does not have";
+                return Err(Error::invalid("stage", object, why));
+            }
+        };
         stubs.insert(child.pid, made);
     }
     children(child, wanted, stubs)
@@ -95,7 +106,7 @@ fn child_of(
 
 /// The session in which a process must be born: its own children may need it, too. 0 means that
 /// its session lies outside of what could be seen, and any will do.
-fn session_needed(process: &ProcessLayout, wanted: &[ProcessLayout]) -> Option<i32> {
+pub(crate) fn session_needed(process: &ProcessLayout, wanted: &[ProcessLayout]) -> Option<i32> {
     if process.sid == 0 {
         return None;
     }
@@ -121,18 +132,39 @@ fn found_session(stub: &mut Stub) -> Result<(), Error> {
 
 /// Forks a stopped, empty stub with the wanted id.
 fn fork(parent: &Parent<'_>, child: &ProcessLayout, session: i32) -> Result<Stub, Error> {
+    let stub = fork_whole(parent, child, session)?;
+    let mut batch = Batch::new();
+    unmap_all_but(stub.puppet.address(), &stub.object(), &mut batch);
+    begin_with(stub, batch)
+}
+
+/// Forks a stopped stub that shares every page of its parent's, until one of them is written.
+fn fork_with_memory(parent: &Stub, child: &ProcessLayout) -> Result<Stub, Error> {
+    let forking = Parent { puppet: &parent.puppet, thread: &parent.threads[0] };
+    let mut stub = fork_whole(&forking, child, parent.session)?;
+    stub.mappings = layout::inherited(&parent.mappings);
+    stub.vdso_at = parent.vdso_at;
+    begin_with(stub, Batch::new())
+}
+
+fn fork_whole(parent: &Parent<'_>, child: &ProcessLayout, session: i32) -> Result<Stub, Error> {
     let steered = Steered::begin(parent.thread)?;
     let made = fork_steered(parent.puppet, &steered, child.pid, child.exit_signal);
     steered.end()?;
-    let thread = made?;
-    let stub = Stub::new(child.pid, child.space, parent.puppet.clone(), thread, session);
-    let object = Object::Process { pid: child.pid };
-    let mut batch = Batch::new();
-    unmap_all_but(stub.puppet.address(), &object, &mut batch);
+    Ok(Stub::new(child.pid, child.space, parent.puppet.clone(), made?, session))
+}
+
+fn begin_with(stub: Stub, mut batch: Batch) -> Result<Stub, Error> {
     let all = args![0, u32::MAX, 0];
-    batch.call("close the descriptors of", &object, libc::SYS_close_range, all);
-    stub.run(&batch)?;
-    Ok(stub)
+    batch.call("close the descriptors of", &stub.object(), libc::SYS_close_range, all);
+    match stub.run(&batch) {
+        Ok(_) => Ok(stub),
+        Err(error) => {
+            // Nobody else knows of it yet.
+            stub.end();
+            Err(error)
+        }
+    }
 }
 
 fn fork_steered(

@@ -7,9 +7,14 @@
 use super::Stub;
 use super::shared_memory::{SharedMemories, fetch};
 use crate::args;
-use crate::batch::{Arg, Batch, Call};
-use crate::error::{Error, Object};
+use crate::batch::{Arg, Batch};
+use crate::error::{Error, Object, OnObject as _};
 use crate::memory::mapping_image::{AdviceImage, BackingImage, FileImage, MappingImage};
+use crate::memory::{PageSet, Run};
+use crate::paths;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// What has to be done to one range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +40,25 @@ pub(super) fn apply(
     wanted: &[MappingImage],
     shared: &mut SharedMemories,
 ) -> Result<Vec<(u64, u64)>, Error> {
-    check(stub.pid, wanted)?;
     super::arena::make_way(stub, wanted)?;
     let changes = changes(&stub.mappings, wanted);
-    let mut batch = Batch::new();
+    let (mut batch, mut files) = (Batch::new(), Files::default());
     for change in changes.iter().filter(|change| change.step == Step::Unmap) {
         let object = Object::Mapping { pid: stub.pid, start: change.start, end: change.end };
         let args = args![change.start, change.end - change.start];
         batch.call("unmap", &object, libc::SYS_munmap, args);
-        run_if_full(stub, &mut batch)?;
+        run_if_full(stub, &mut batch, &mut files)?;
     }
     for change in &changes {
         match change.step {
             Step::Unmap => {}
-            Step::Map => map(stub, &wanted[change.mapping], *change, shared, &mut batch)?,
+            Step::Map => {
+                let wanted = &wanted[change.mapping];
+                map(stub, wanted, *change, (shared, &mut files), &mut batch)?;
+            }
             Step::Adjust => adjust(stub, &wanted[change.mapping], *change, &mut batch),
         }
-        run_if_full(stub, &mut batch)?;
+        run_if_full(stub, &mut batch, &mut files)?;
     }
     stub.run(&batch)?;
     stub.mappings = wanted.to_vec();
@@ -59,37 +66,60 @@ pub(super) fn apply(
     Ok(lost.map(|change| (change.start, change.end)).collect())
 }
 
-fn run_if_full(stub: &Stub, batch: &mut Batch) -> Result<(), Error> {
+fn run_if_full(stub: &Stub, batch: &mut Batch, files: &mut Files) -> Result<(), Error> {
     if batch.is_full() {
         stub.run(&std::mem::take(batch))?;
+        files.0.clear();
     }
     Ok(())
 }
 
-/// Mappings come from outside: sorted, aligned, apart, and inside of user space.
-fn check(pid: i32, mappings: &[MappingImage]) -> Result<(), Error> {
-    let mut end = 0;
-    for mapping in mappings.iter().filter(|mapping| !is_special(mapping)) {
-        let aligned = mapping.start % 4096 == 0 && mapping.end % 4096 == 0;
-        if mapping.start < end || mapping.start >= mapping.end || !aligned {
-            let part = format!("mapping {:#x}-{:#x} of process {pid}", mapping.start, mapping.end);
-            let why = "it overlaps another one, or is empty or not aligned";
-            return Err(Error::invalid("read the", Object::Image { part }, why));
+/// What a child has of its parent's mappings right after fork(2): locks are not inherited, and
+/// MADV_DONTFORK leaves a mapping out.
+pub(super) fn inherited(mappings: &[MappingImage]) -> Vec<MappingImage> {
+    let unlocked = |mapping: &MappingImage| {
+        let advice = AdviceImage { locked: false, locked_on_fault: false, ..advice(mapping) };
+        MappingImage { advice: Some(advice), ..mapping.clone() }
+    };
+    mappings.iter().filter(|mapping| !advice(mapping).dont_fork).map(unlocked).collect()
+}
+
+/// Whose pages a child does not get. The advice may be younger than the child at the source; then
+/// pages that are shared there are not shared here, but they are right.
+pub(super) fn is_emptied_by_fork(mapping: &MappingImage) -> bool {
+    let advice = advice(mapping);
+    // MAP_DROPPABLE implies MADV_WIPEONFORK (Linux 6.11).
+    advice.dont_fork || advice.wipe_on_fork || advice.droppable
+}
+
+/// The private pages of a `parent` that are there in its child as well, when that was forked and
+/// then brought to its own mappings.
+pub(crate) fn kept_by_fork(parent: &[MappingImage], child: &[MappingImage]) -> PageSet {
+    let mut kept = PageSet::new();
+    for (start, end) in ranges(parent, child) {
+        let (Some((_, old)), Some((_, new))) = (find(parent, start), find(child, start)) else {
+            continue;
+        };
+        if !old.shared && !is_emptied_by_fork(old) && same_memory(old, new, start) {
+            kept.extend([Run::covering(start, end)]);
         }
-        end = mapping.end;
     }
-    Ok(())
+    kept
+}
+
+/// The ranges in which neither of two lists has a boundary.
+fn ranges(one: &[MappingImage], other: &[MappingImage]) -> Vec<(u64, u64)> {
+    let mut bounds: Vec<u64> =
+        one.iter().chain(other).flat_map(|mapping| [mapping.start, mapping.end]).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    bounds.windows(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
 /// Compares two sorted lists range by range; neighbouring ranges with one answer become one.
 fn changes(present: &[MappingImage], wanted: &[MappingImage]) -> Vec<Change> {
-    let mut bounds: Vec<u64> =
-        present.iter().chain(wanted).flat_map(|mapping| [mapping.start, mapping.end]).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
     let mut changes: Vec<Change> = Vec::new();
-    for pair in bounds.windows(2) {
-        let (start, end) = (pair[0], pair[1]);
+    for (start, end) in ranges(present, wanted) {
         let Some((step, mapping)) = step(find(present, start), find(wanted, start), start) else {
             continue;
         };
@@ -161,7 +191,7 @@ fn map(
     stub: &Stub,
     mapping: &MappingImage,
     change: Change,
-    shared: &mut SharedMemories,
+    (shared, files): (&mut SharedMemories, &mut Files),
     batch: &mut Batch,
 ) -> Result<(), Error> {
     let object = Object::Mapping { pid: stub.pid, start: change.start, end: change.end };
@@ -178,7 +208,7 @@ fn map(
             mmap(&object, mapping, change, Arg::from(-1), 0, batch);
         }
         Some(BackingImage::File(file)) => {
-            let fd = open(file, batch);
+            let fd = fetch(files.open(file)?, &object, batch);
             mmap(&object, mapping, change, fd.into(), offset, batch);
             batch.call("close the file behind", &object, libc::SYS_close, args![fd]);
         }
@@ -194,12 +224,25 @@ fn map(
     Ok(())
 }
 
-fn open(file: &FileImage, batch: &mut Batch) -> Call {
-    let path = String::from_utf8_lossy(&file.path).into_owned();
-    let name = batch.string(&file.path);
-    let mode = if file.is_opened_for_writing { libc::O_RDWR } else { libc::O_RDONLY };
-    let args = args![libc::AT_FDCWD, name, mode | libc::O_CLOEXEC, 0];
-    batch.call("open", &Object::File { path }, libc::SYS_openat, args)
+/// Files that a batch hands to the stub, open here until it has run. They are opened by us and not
+/// by the stub, so that a hostile path is looked at before it is opened.
+#[derive(Default)]
+struct Files(BTreeMap<(Vec<u8>, bool), OwnedFd>);
+
+impl Files {
+    fn open(&mut self, file: &FileImage) -> Result<BorrowedFd<'_>, Error> {
+        let held = match self.0.entry((file.path.clone(), file.is_opened_for_writing)) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => {
+                let mode = if file.is_opened_for_writing { libc::O_RDWR } else { libc::O_RDONLY };
+                let path = || String::from_utf8_lossy(&file.path).into_owned();
+                let opened = paths::open_regular(&file.path, mode);
+                place.insert(opened.on("open", || Object::File { path: path() })?)
+            }
+        };
+        let held: &OwnedFd = held;
+        Ok(held.as_fd())
+    }
 }
 
 fn mmap(
@@ -278,3 +321,56 @@ fn advise(change: Change, object: &Object, mapping: &MappingImage, batch: &mut B
 /// Linux 5.17.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 const PR_SET_VMA_ANON_NAME: i32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::mapping_image::AnonymousImage;
+
+    fn anonymous(start: u64, end: u64, advice: AdviceImage) -> MappingImage {
+        let backing = BackingImage::Anonymous(AnonymousImage::default());
+        let (advice, backing) = (Some(advice), Some(backing));
+        MappingImage { start, end, advice, backing, ..MappingImage::default() }
+    }
+
+    fn plain(start: u64, end: u64) -> MappingImage {
+        anonymous(start, end, AdviceImage::default())
+    }
+
+    fn kept(parent: &[MappingImage], child: &[MappingImage]) -> Vec<(u64, u64)> {
+        kept_by_fork(parent, child).runs().map(|run| (run.address, run.end())).collect()
+    }
+
+    #[test]
+    fn a_child_keeps_what_both_have_however_it_is_cut() {
+        let child = [plain(0x2000, 0x5000), plain(0x5000, 0x6000), plain(0x9000, 0xa000)];
+        assert_eq!(kept(&[plain(0x1000, 0x7000)], &child), [(0x2000, 0x6000)]);
+    }
+
+    #[test]
+    fn memory_of_another_kind_is_not_kept() {
+        let shared = [MappingImage { shared: true, ..plain(0x1000, 0x2000) }];
+        assert!(kept(&shared, &shared).is_empty(), "it is carried by object");
+        assert!(kept(&[plain(0x1000, 0x2000)], &shared).is_empty());
+        let stack = AdviceImage { grows_down: true, ..AdviceImage::default() };
+        assert!(kept(&[plain(0, 0x1000)], &[anonymous(0, 0x1000, stack)]).is_empty());
+    }
+
+    #[test]
+    fn what_a_fork_leaves_out_is_neither_kept_nor_inherited_locked() {
+        let none = AdviceImage::default();
+        for advice in [
+            AdviceImage { dont_fork: true, ..none },
+            AdviceImage { wipe_on_fork: true, ..none },
+            AdviceImage { droppable: true, ..none },
+        ] {
+            let parent = [anonymous(0x1000, 0x2000, advice)];
+            assert!(kept(&parent, &[plain(0x1000, 0x2000)]).is_empty(), "{advice:?}");
+            assert_eq!(inherited(&parent).is_empty(), advice.dont_fork);
+        }
+        let locked = AdviceImage { locked: true, locked_on_fault: true, ..none };
+        let locked = [anonymous(0x1000, 0x2000, locked)];
+        assert_eq!(inherited(&locked), [plain(0x1000, 0x2000)], "so it is locked again");
+        assert_eq!(kept(&locked, &locked), [(0x1000, 0x2000)]);
+    }
+}

@@ -102,7 +102,7 @@ fn resize(fd: &OwnedFd, bytes: u64) -> io::Result<()> {
 }
 
 /// Hands one of our descriptors to the stub that does the batch.
-pub(super) fn fetch(fd: BorrowedFd<'_>, object: &Object, batch: &mut Batch) -> Call {
+pub(crate) fn fetch(fd: BorrowedFd<'_>, object: &Object, batch: &mut Batch) -> Call {
     let us = args![std::process::id(), 0];
     let pidfd = batch.call("open ourselves for", object, libc::SYS_pidfd_open, us);
     let args = args![pidfd, fd.as_raw_fd(), 0];

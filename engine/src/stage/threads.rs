@@ -7,7 +7,7 @@ use crate::error::{Error, Object};
 use crate::puppet::Steered;
 use crate::sys::process::CloneArguments;
 use crate::sys::ptrace::{self, Event};
-use crate::tracee::Stopped;
+use crate::tracee::{CALL_WAIT, Stopped};
 use std::collections::BTreeSet;
 
 const CLONE_PTRACE: i32 = 0x2000;
@@ -71,5 +71,5 @@ fn end(stub: &Stub, thread: &Stopped) -> Result<(), Error> {
         crate::arch::x86_64::blob::calling(steered.registers(), at, libc::SYS_exit, [0; 6]);
     thread.set_registers(&exiting)?;
     std::mem::forget(steered);
-    thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Gone)
+    thread.run_to(|tid| ptrace::cont(tid, 0), |event| event == Event::Gone, CALL_WAIT)
 }

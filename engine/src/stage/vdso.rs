@@ -1,7 +1,7 @@
 //! The kernel's own pages in a stub: vdso and vvar, where the source's program expects them.
 
 use super::Stub;
-use crate::arch::x86_64::vdso::redirect;
+use crate::arch::x86_64::vdso::{is_same, redirect};
 use crate::args;
 use crate::batch::Batch;
 use crate::error::{Error, Object, OnObject as _};
@@ -68,7 +68,7 @@ pub(super) fn apply(stub: &mut Stub, wanted: &[MappingImage], source: &[u8]) -> 
     unmap(stub)?;
     let (Some(first), Some((start, end))) = (first, text) else { return Ok(()) };
     let ours = ours()?;
-    if source == ours {
+    if is_same(source, &ours) {
         map(stub, first)?;
         stub.vdso_at = placed(stub.pid)?.vdso.map(|(start, _)| start);
         if stub.vdso_at != Some(start) {

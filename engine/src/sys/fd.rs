@@ -28,6 +28,12 @@ fn owned(ret: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A duplicate with a number of at least this; close-on-exec.
+pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, least: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })
+}
+
 pub(crate) fn eventfd(counter: u32, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: eventfd(2) takes two integers and reads no memory.
     owned(unsafe { libc::eventfd(counter, flags | libc::EFD_CLOEXEC) })

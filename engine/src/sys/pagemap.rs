@@ -104,6 +104,11 @@ impl Entry {
         self.0 >> 55 & 1 == 1
     }
 
+    /// Mapped by this process and by no other (Linux 4.2).
+    pub(crate) fn is_exclusive(self) -> bool {
+        self.0 >> 56 & 1 == 1
+    }
+
     pub(crate) fn is_file(self) -> bool {
         self.0 >> 61 & 1 == 1
     }
@@ -184,7 +189,8 @@ impl Pagemap {
         end: u64,
         visit: &mut dyn FnMut(u64, Entry),
     ) -> io::Result<()> {
-        let mut words = vec![0; 512 * 1024];
+        let longest = usize::try_from((end - start) / PAGE_BYTES * 8).unwrap_or(usize::MAX);
+        let mut words = vec![0; longest.min(512 * 1024)];
         let mut address = start;
         while address < end {
             let wanted = ((end - address) / PAGE_BYTES * 8).min(words.len() as u64);
@@ -222,5 +228,6 @@ mod tests {
         assert!(swapped.is_swapped() && !swapped.is_present());
         assert_eq!(swapped.frame(), None, "these bits name a swap slot");
         assert!(Entry(1 << 61).is_file());
+        assert!(Entry(1 << 56).is_exclusive() && !written.is_exclusive());
     }
 }

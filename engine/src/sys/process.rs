@@ -85,10 +85,13 @@ impl CloneArguments {
     }
 }
 
-/// A child of ours that only waits to be stopped, with this id if one is asked for.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child of ours that only waits to be stopped, with this id if one is asked for; born in this
+/// directory of cgroup v2 if there is one (Linux 5.7): to be moved there costs 6 to 56 ms.
 ///
 /// The child is a fork of a program with threads, so it does nothing but system calls.
-pub(crate) fn fork_parked(pid: Option<i32>) -> io::Result<i32> {
+pub(crate) fn fork_parked(pid: Option<i32>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<i32> {
     let wanted = [pid.unwrap_or(0)];
     let mut arguments =
         CloneArguments { exit_signal: libc::SIGCHLD.cast_unsigned().into(), ..Default::default() };
@@ -96,11 +99,18 @@ pub(crate) fn fork_parked(pid: Option<i32>) -> io::Result<i32> {
         arguments.set_tid = wanted.as_ptr() as u64;
         arguments.set_tid_size = 1;
     }
+    if let Some(cgroup) = cgroup {
+        arguments.flags = CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
     let size = size_of::<CloneArguments>();
     // SAFETY: no CLONE_VM, so the child has memory of its own; it makes system calls only, which
     // is what a fork of a threaded program may do; `arguments` and `wanted` live throughout.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
     if ret == 0 {
+        // SAFETY: close_range(2) takes integers. What must be closed when we die is not to stay
+        // open in a child that nobody traces yet.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
         loop {
             // SAFETY: pause(2) touches no memory.
             unsafe { libc::syscall(libc::SYS_pause) };

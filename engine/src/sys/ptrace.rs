@@ -1,7 +1,11 @@
 //! ptrace(2), one wrapper a request. Only the thread that seized a tracee may use them on it.
 
+use super::alarm::Alarm;
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// `struct ptrace_rseq_configuration`, Linux 5.13.
 #[repr(C)]
@@ -172,6 +176,44 @@ pub(crate) fn wait(tid: i32) -> io::Result<Event> {
             Ok(_) => return Ok(event(status)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Most of what we make a thread do takes less. Whoever looks has not to be woken, which costs as
+/// much again; stepping aside in between would give a slice to whatever else wants the processor.
+const SPIN_WAIT: Duration = Duration::from_micros(50);
+
+/// On a single processor the thread could not do it while we look.
+fn spin_wait() -> Duration {
+    static WAIT: OnceLock<Duration> = OnceLock::new();
+    let is_single = || thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    *WAIT.get_or_init(|| if is_single() { Duration::ZERO } else { SPIN_WAIT })
+}
+
+/// Like `wait`, but for so long at most: then it fails with `TimedOut`.
+pub(crate) fn wait_within(tid: i32, limit: Duration) -> io::Result<Event> {
+    let began = Instant::now();
+    let end = began + limit;
+    while began.elapsed() < spin_wait().min(limit) {
+        if let Some(event) = poll(tid)? {
+            return Ok(event);
+        }
+        std::hint::spin_loop();
+    }
+    let _alarm = Alarm::after(limit)?;
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is the one int that waitpid(2) writes.
+        let ret = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        match check(libc::c_long::from(ret)) {
+            Ok(_) => return Ok(event(status)),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Err(_) if Instant::now() < end => {}
+            Err(_) => {
+                let why = format!("nothing came of it for {limit:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 /// Room for the address of any family: `sockaddr_storage`.
 const ADDRESS_BYTES_MAX: usize = 128;
 
-fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
@@ -128,17 +128,32 @@ pub(crate) fn accept(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A pair whose maker, as SO_PEERCRED tells, has this user and group. The kernel takes them from
-/// the thread, so a thread that lives for this one call takes on the identity.
-pub(crate) fn pair_as(domain: i32, kind: i32, uid: u32, gid: u32) -> io::Result<[OwnedFd; 2]> {
-    if (uid, gid) == (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()) {
-        return pair(domain, kind);
-    }
+/// `linux/un.h`: the file of a unix socket that is bound to a path (Linux 4.16).
+const SIOCUNIXFILE: u64 = 0x89e0;
+const SIOCATMARK: u64 = 0x8905;
+
+/// The socket file that a unix socket was bound to, as a place (O_PATH), also when its path leads
+/// elsewhere by now; ENOENT when it has none.
+pub(crate) fn file_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCUNIXFILE takes no argument and returns a new descriptor.
+    let fd = check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE) })?;
+    // SAFETY: `fd` was just returned to us, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A socket that this group may make and we may not, such as one for pings.
+pub(crate) fn socket_as(
+    domain: i32,
+    kind: i32,
+    protocol: i32,
+    uid: u32,
+    gid: u32,
+) -> io::Result<OwnedFd> {
     let made = std::thread::spawn(move || {
         become_user(uid, gid)?;
-        pair(domain, kind)
+        socket(domain, kind, protocol)
     });
-    made.join().map_err(|_| io::Error::other("the thread that made a socket pair panicked"))?
+    made.join().map_err(|_| io::Error::other("the thread that made a socket panicked"))?
 }
 
 /// Changes this thread only: the C library's wrappers would change every thread of the process.
@@ -150,4 +165,24 @@ fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: as above, for setresuid(2).
     let ret = unsafe { libc::syscall(libc::SYS_setresuid, keep, uid, keep) };
     check(libc::c_int::try_from(ret).unwrap_or(-1)).map(drop)
+}
+
+/// Whether the next byte to be read is the urgent one: sockatmark(3).
+pub(crate) fn is_at_urgent_mark(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut answer: libc::c_int = 0;
+    // SAFETY: SIOCATMARK writes one int, which `answer` is.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCATMARK, &raw mut answer) })?;
+    Ok(answer != 0)
+}
+
+/// SIOCGSKNS of linux/sockios.h.
+const NAMESPACE_OF_SOCKET: libc::c_ulong = 0x894c;
+
+/// The network namespace that a socket is in, which may be another than that of whoever has it:
+/// Linux 4.9, needs CAP_NET_ADMIN there.
+pub(crate) fn namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS takes no argument and returns a new descriptor.
+    let fd = check(unsafe { libc::ioctl(socket.as_raw_fd(), NAMESPACE_OF_SOCKET) })?;
+    // SAFETY: `fd` was just returned to us, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -4,6 +4,7 @@
 //! no address here can hurt us. man 2 ioctl_userfaultfd.
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::ptr;
@@ -125,6 +126,21 @@ impl MissingUffd {
             Err(cause) if cause.raw_os_error() == Some(libc::EFAULT) => Ok(Placed::All),
             other => other,
         }
+    }
+
+    /// Whether a read would return something.
+    pub(crate) fn has_events(&self) -> bool {
+        let mut asked = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// How many faults wait to be read; they are read before anything else. From fdinfo; 0 when
+    /// that cannot be read. A fault that a signal takes back before the read is one too many.
+    pub(crate) fn pending_faults(&self) -> usize {
+        let path = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let pending = text.lines().find_map(|line| line.strip_prefix("pending:"));
+        pending.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 
     /// Reads what is there, faults first; nothing when nothing is.

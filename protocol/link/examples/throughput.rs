@@ -54,7 +54,7 @@ async fn destination(
     tell: mpsc::Sender<SocketAddr>,
 ) -> Result<(), LinkError> {
     let anywhere = "127.0.0.1:0".parse().expect("an address");
-    let listener = Listener::bind(anywhere, &identity, Arc::new(|_| true), &tuning)?;
+    let listener = Listener::bind(anywhere, &identity, Arc::new(|_| Ok(Vec::new())), &tuning)?;
     tell.send(listener.address()).expect("the source waits");
     let connection = listener.accept().await?.establish().await?;
     let mut tasks = Vec::new();

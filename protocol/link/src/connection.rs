@@ -1,18 +1,21 @@
 //! One connection between two hosts that know each other.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Endpoint, VarInt};
 
 use crate::error::Doing;
-use crate::{BulkReceiver, BulkSender, Control, Fingerprint, LinkError};
+use crate::{BulkReceiver, BulkSender, Control, Fingerprint, KnownHosts, LinkError};
 
 /// Codes for [`Connection::close`] begin here; smaller ones are the link's own.
 pub const CALLER_CODES: u32 = 16;
 
-/// The peer may not send here. Comes with the words that say so.
+/// The peer's key is not listed. Comes with the words that say so.
 pub(crate) const UNAUTHORISED: VarInt = VarInt::from_u32(1);
+/// The peer's key or certificate is refused for another reason, which the words say.
+pub(crate) const REFUSED: VarInt = VarInt::from_u32(2);
 
 /// An established connection; the peer has proven its key and both sides accept each other.
 ///
@@ -24,12 +27,21 @@ pub struct Connection {
     pub(crate) endpoint: Endpoint,
     pub(crate) host: String,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) names: Vec<String>,
+    /// By which a second connection is judged; of nobody on the side that was called.
+    pub(crate) known: Arc<KnownHosts>,
 }
 
 impl Connection {
     /// The key of the peer.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// The names that a CA has certified for a source, in the certificate's order: those that its
+    /// `@cert-authority` line allows. Empty where its key is listed by itself.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Where the peer is.
@@ -79,6 +91,11 @@ impl Connection {
     /// Changes how many bytes may be sent and not yet acknowledged. Small keeps queues short.
     pub fn set_send_bytes_max(&self, bytes: u32) {
         self.quic.set_send_window(bytes.into());
+    }
+
+    /// Whether it has ended already.
+    pub fn is_closed(&self) -> bool {
+        self.quic.close_reason().is_some()
     }
 
     /// Waits until the connection ends, for whatever reason.

@@ -8,13 +8,17 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, TransportConfig};
 use tokio::time::timeout;
 
-use crate::connection::UNAUTHORISED;
+use crate::connection::{REFUSED, UNAUTHORISED};
 use crate::error::{Doing, words};
+use crate::patience::Patience;
 use crate::streams::{Kind, begin_reading};
-use crate::tls::{self, PinnedKeys};
-use crate::{Connection, Fingerprint, Identity, KnownHosts, LinkError, Tuning, endpoint, path};
+use crate::tls::{self, Expected};
+use crate::{
+    Connection, Fingerprint, Identity, KnownHosts, LinkError, Refused, Tuning, endpoint, path,
+};
 
-/// Connects to `host` at `address`, which must prove a key that `known_hosts` has under that name.
+/// Connects to `host` at `address`, which must prove a key that `known_hosts` has under that name,
+/// or one that a CA of `known_hosts` has certified for it.
 ///
 /// Returns when the destination has let us in: who is not authorised learns it here.
 pub async fn connect(
@@ -25,7 +29,8 @@ pub async fn connect(
     tuning: &Tuning,
 ) -> Result<Connection, LinkError> {
     let endpoint = endpoint::bind(any_port_towards(address), None)?;
-    Dial { endpoint, host, address, right: known_hosts.of(host) }.connect(identity, tuning).await
+    let known = Arc::new(known_hosts.clone());
+    Dial { endpoint, host, address, known, same: None }.connect(identity, tuning).await
 }
 
 impl Connection {
@@ -36,34 +41,45 @@ impl Connection {
         identity: &Identity,
         tuning: &Tuning,
     ) -> Result<Self, LinkError> {
-        let endpoint = self.endpoint.clone();
-        let right = &[self.fingerprint];
-        let dial = Dial { endpoint, host: &self.host, address: self.address(), right };
+        let (endpoint, known) = (self.endpoint.clone(), Arc::clone(&self.known));
+        let (address, same) = (self.address(), Some(self.fingerprint));
+        let dial = Dial { endpoint, host: &self.host, address, known, same };
         dial.connect(identity, tuning).await
     }
 }
 
-/// Whom to call, and the keys that may answer.
+/// Whom to call, and who may answer.
 struct Dial<'a> {
     endpoint: Endpoint,
     host: &'a str,
     address: SocketAddr,
-    right: &'a [Fingerprint],
+    known: Arc<KnownHosts>,
+    /// The one key that is right, of those that would be.
+    same: Option<Fingerprint>,
 }
 
 impl Dial<'_> {
     async fn connect(self, identity: &Identity, tuning: &Tuning) -> Result<Connection, LinkError> {
-        let pins = PinnedKeys::new(self.right);
-        let tls = tls::client(identity, Arc::clone(&pins)).map_err(LinkError::Tls)?;
+        let expected = Expected::new(self.host, Arc::clone(&self.known), self.same);
+        let tls = tls::client(identity, Arc::clone(&expected)).map_err(LinkError::Tls)?;
         let payload_max = path::payload_max(self.address);
         let config = client_config(tls, tuning.transport(payload_max))?;
         let wait = tuning.handshake_wait;
-        match timeout(wait, self.shake_hands(config)).await {
+        let mut patience = Patience::of(&self.endpoint);
+        let ended = loop {
+            match timeout(wait, self.shake_hands(config.clone())).await {
+                Ok(Err(failure)) if failure.is_busy() => {
+                    patience.pause().await.map_err(|tried| self.busy(tried))?;
+                }
+                ended => break ended,
+            }
+        };
+        match ended {
             Ok(Ok((quic, fingerprint))) => {
                 path::settle(&quic, payload_max).await;
                 Ok(self.established(quic, fingerprint))
             }
-            Ok(Err(failure)) => Err(self.explain(failure, &pins, identity, wait)),
+            Ok(Err(failure)) => Err(self.explain(failure, &expected, identity, wait)),
             Err(_) => Err(self.unreachable(wait)),
         }
     }
@@ -74,7 +90,7 @@ impl Dial<'_> {
     ) -> Result<(quinn::Connection, Fingerprint), DialFailure> {
         let connecting = self.endpoint.connect_with(config, self.address, tls::SERVER_NAME)?;
         let quic = connecting.await?;
-        let fingerprint = endpoint::proven_key(&quic);
+        let fingerprint = endpoint::shown(&quic).fingerprint();
         let doing = Doing { action: "wait to be let in", address: self.address };
         let mut stream = quic.accept_uni().await?;
         begin_reading(&mut stream, doing, Kind::Welcome).await?;
@@ -82,19 +98,20 @@ impl Dial<'_> {
     }
 
     fn established(self, quic: quinn::Connection, fingerprint: Fingerprint) -> Connection {
-        Connection { quic, endpoint: self.endpoint, host: self.host.to_owned(), fingerprint }
+        let Self { endpoint, host, known, .. } = self;
+        Connection { quic, endpoint, host: host.to_owned(), fingerprint, names: Vec::new(), known }
     }
 
     fn explain(
         &self,
         failure: DialFailure,
-        pins: &PinnedKeys,
+        expected: &Expected,
         identity: &Identity,
         waited: Duration,
     ) -> LinkError {
         let (host, address) = (self.host.to_owned(), self.address);
-        if let Some(fingerprint) = pins.refused() {
-            return self.wrong_key(fingerprint);
+        if let Some((fingerprint, why)) = expected.refused() {
+            return self.wrong_key(fingerprint, why);
         }
         let source = match failure {
             DialFailure::Connect(source) => return LinkError::Connect { host, address, source },
@@ -105,6 +122,10 @@ impl Dial<'_> {
             ConnectionError::TimedOut => self.unreachable(waited),
             ConnectionError::ApplicationClosed(close) if close.error_code == UNAUTHORISED => {
                 LinkError::Unauthorised { host, fingerprint: identity.fingerprint() }
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == REFUSED => {
+                let (fingerprint, reason) = (identity.fingerprint(), words(&close.reason));
+                LinkError::Rejected { host, fingerprint, reason }
             }
             source if endpoint::is_version_mismatch(&source) => {
                 LinkError::VersionMismatch { address, source }
@@ -119,13 +140,20 @@ impl Dial<'_> {
         }
     }
 
-    fn wrong_key(&self, fingerprint: Fingerprint) -> LinkError {
+    fn wrong_key(&self, fingerprint: Fingerprint, why: Refused) -> LinkError {
         let host = self.host.to_owned();
-        if self.right.is_empty() {
-            LinkError::UnknownHost { host, fingerprint }
-        } else {
-            LinkError::ChangedHost { host, fingerprint, known: self.right.to_vec() }
+        let listed = self.same.map_or_else(|| self.known.of(self.host).to_vec(), |key| vec![key]);
+        match (why, listed.is_empty()) {
+            (Refused::NotListed, true) => LinkError::UnknownHost { host, fingerprint },
+            (Refused::NotListed | Refused::UnknownAuthority(_), false) => {
+                LinkError::ChangedHost { host, fingerprint, known: listed }
+            }
+            (source, _) => LinkError::Untrusted { host, fingerprint, source },
         }
+    }
+
+    fn busy(&self, tried: Duration) -> LinkError {
+        LinkError::Busy { host: self.host.to_owned(), address: self.address, tried }
     }
 
     fn unreachable(&self, waited: Duration) -> LinkError {
@@ -144,7 +172,13 @@ enum DialFailure {
     Link(#[from] LinkError),
 }
 
-fn client_config(
+impl DialFailure {
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Connection(source) if endpoint::is_busy(source))
+    }
+}
+
+pub(crate) fn client_config(
     tls: rustls::ClientConfig,
     transport: Arc<TransportConfig>,
 ) -> Result<quinn::ClientConfig, LinkError> {
@@ -154,7 +188,7 @@ fn client_config(
     Ok(config)
 }
 
-fn any_port_towards(address: SocketAddr) -> SocketAddr {
+pub(crate) fn any_port_towards(address: SocketAddr) -> SocketAddr {
     let unspecified: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -178,14 +212,17 @@ mod tests {
         let (source, destination) = (identity(), identity());
         let tuning = Tuning::bulk();
         let anywhere = "127.0.0.1:0".parse().unwrap();
-        let listener = Listener::bind(anywhere, &destination, Arc::new(|_| true), &tuning).unwrap();
-        let right = &[destination.fingerprint()];
-        let pins = PinnedKeys::new(right);
-        let mut tls = tls::client(&source, Arc::clone(&pins)).unwrap();
+        let listener =
+            Listener::bind(anywhere, &destination, Arc::new(|_| Ok(Vec::new())), &tuning).unwrap();
+        let mut known = KnownHosts::default();
+        known.add("b", destination.fingerprint());
+        let known = Arc::new(known);
+        let expected = Expected::new("b", Arc::clone(&known), None);
+        let mut tls = tls::client(&source, Arc::clone(&expected)).unwrap();
         tls.alpn_protocols = vec![b"migrate/0".to_vec()];
         let address = listener.address();
-        let dial =
-            Dial { endpoint: endpoint::bind(anywhere, None).unwrap(), host: "b", address, right };
+        let endpoint = endpoint::bind(anywhere, None).unwrap();
+        let dial = Dial { endpoint, host: "b", address, known, same: None };
 
         let config = client_config(tls, tuning.transport(path::PAYLOAD_FIRST)).unwrap();
         let (called, answered) = tokio::join!(dial.shake_hands(config), async {
@@ -193,7 +230,7 @@ mod tests {
         });
 
         let wait = tuning.handshake_wait;
-        let explained = dial.explain(called.unwrap_err(), &pins, &source, wait);
+        let explained = dial.explain(called.unwrap_err(), &expected, &source, wait);
         assert!(matches!(explained, LinkError::VersionMismatch { .. }), "{explained:?}");
         let answered = answered.unwrap_err();
         assert!(matches!(answered, LinkError::VersionMismatch { .. }), "{answered:?}");

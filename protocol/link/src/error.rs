@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quinn::{ConnectError, ConnectionError, ReadError, WriteError};
 
-use crate::Fingerprint;
+use crate::{Fingerprint, Refused, TrustFileError};
 
 /// An error of the link. `Display` does not repeat the cause; it is the `source`.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,19 @@ pub enum LinkError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The peer has as many handshakes under way as it takes, and had as many each time we came.
+    #[error(
+        "{host} at {address} is busy with too many connections just now (tried for {tried:?}); \
+         try again in a moment"
+    )]
+    Busy {
+        /// Its name.
+        host: String,
+        /// Where it is.
+        address: SocketAddr,
+        /// How long we went on trying.
+        tried: Duration,
+    },
     /// The peer turned the connection away before it was established.
     #[error("{host} at {address} refused the connection (code {code}: {reason})")]
     Refused {
@@ -59,18 +72,20 @@ pub enum LinkError {
     },
     /// We have no key for the host.
     #[error(
-        "{host} is not in known_hosts; if its key is right, add the line: {host} {fingerprint}"
+        "{host} is not in known_hosts; `migrate trust {host}` adds it, or, if its key is right, the \
+         line: {host} {fingerprint}"
     )]
     UnknownHost {
         /// Its name.
         host: String,
-        /// The key it showed. Not proven: compare it with `migrate fingerprint` on that host.
+        /// The key it showed. Not proven: compare it with `migrate identity` on that host.
         fingerprint: Fingerprint,
     },
     /// We have another key for the host.
     #[error(
         "the key of {host} is {fingerprint}, but known_hosts has {known:?}: \
-         it was made anew, or somebody else answers at this address"
+         it was made anew, or somebody else answers at this address. If its operator says that the \
+         key is right: migrate trust --replace {host}"
     )]
     ChangedHost {
         /// Its name.
@@ -80,6 +95,26 @@ pub enum LinkError {
         /// The keys it should have.
         known: Vec<Fingerprint>,
     },
+    /// What the host has shown is refused, whatever key it should have.
+    #[error("{host} is not trusted with the key {fingerprint}")]
+    Untrusted {
+        /// Its name.
+        host: String,
+        /// The key it showed.
+        fingerprint: Fingerprint,
+        /// Why.
+        source: Refused,
+    },
+    /// The destination refuses our key or our certificate.
+    #[error("{host} does not accept us, as {fingerprint}: {reason}")]
+    Rejected {
+        /// Its name.
+        host: String,
+        /// Our own key.
+        fingerprint: Fingerprint,
+        /// The peer's words.
+        reason: String,
+    },
     /// The destination does not let us send there.
     #[error("{host} does not accept us; add to its authorized_hosts the line: {fingerprint}")]
     Unauthorised {
@@ -88,6 +123,16 @@ pub enum LinkError {
         /// Our own key.
         fingerprint: Fingerprint,
     },
+    /// Somebody connected whose key or certificate is refused.
+    #[error("{address} is turned away, as {fingerprint}")]
+    TurnedAway {
+        /// Where it came from.
+        address: SocketAddr,
+        /// The key it proved.
+        fingerprint: Fingerprint,
+        /// Why.
+        source: Refused,
+    },
     /// Somebody connected who may not send here.
     #[error("{address} is not in authorized_hosts; its key is {fingerprint}")]
     Stranger {
@@ -95,6 +140,25 @@ pub enum LinkError {
         address: SocketAddr,
         /// The key it proved.
         fingerprint: Fingerprint,
+    },
+    /// Somebody connected, and who may send here cannot be told.
+    #[error("{address} is turned away, as {fingerprint}: nobody may send here")]
+    Undecided {
+        /// Where it came from.
+        address: SocketAddr,
+        /// The key it proved.
+        fingerprint: Fingerprint,
+        /// The file of trust that cannot be used.
+        source: Box<TrustFileError>,
+    },
+    /// Somebody asked for our key, and goes no further with it.
+    #[error(
+        "{address} asked for the key of this host and went no further: `migrate trust`, or a source \
+         that does not trust the key"
+    )]
+    TurnedDown {
+        /// Where it came from.
+        address: SocketAddr,
     },
     /// The peer has no version of the link in common with us.
     #[error("{address} speaks another version of the link than migrate/1")]

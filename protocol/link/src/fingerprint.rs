@@ -22,7 +22,12 @@ impl Fingerprint {
     /// The fingerprint of the key in `certificate`; fails where it is no X.509 certificate.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
-        Ok(Self(sha256(parsed.subject_public_key_info().as_ref())))
+        Ok(Self::of_key(parsed.subject_public_key_info().as_ref()))
+    }
+
+    /// The fingerprint of a SubjectPublicKeyInfo in DER.
+    pub(crate) fn of_key(public_key: &[u8]) -> Self {
+        Self(sha256(public_key))
     }
 }
 

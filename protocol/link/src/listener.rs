@@ -6,25 +6,39 @@ use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{ConnectionError, Endpoint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::admission::{Admission, PLACES, Verdict};
-use crate::connection::UNAUTHORISED;
+use crate::admission::{Admission, Knock, PLACES, Place, Verdict};
+use crate::connection::{REFUSED, UNAUTHORISED};
 use crate::error::Doing;
 use crate::streams::{Kind, Sending};
-use crate::{Connection, Fingerprint, Identity, LinkError, Tuning, endpoint, path, tls};
+use crate::{
+    Connection, Credentials, Fingerprint, Identity, LinkError, Refused, TrustFileError, Tuning,
+    endpoint, path, tls,
+};
 
-/// Decides who may send here. Asked anew for every connection, so a struck key is out at once.
-pub type Authorised = Arc<dyn Fn(&Fingerprint) -> bool + Send + Sync>;
+/// Decides who may send here, and says what names it has ([`crate::AuthorizedHosts::admit`]). Asked
+/// anew for every connection, so a struck key is out at once.
+pub type Authorised = Arc<dyn Fn(&Credentials) -> Result<Vec<String>, NotAdmitted> + Send + Sync>;
+
+/// Why somebody who has proven a key is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Because of what it has shown.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Nobody is let in: who may be, cannot be told.
+    #[error("tell who may send here")]
+    Undecided(#[from] TrustFileError),
+}
 
 /// Waits for sources at one address.
 pub struct Listener {
     endpoint: Endpoint,
     address: SocketAddr,
     authorised: Authorised,
+    shown: Arc<Shown>,
     handshake_wait: Duration,
-    admission: Mutex<Admission>,
-    handshakes: Arc<Semaphore>,
+    admission: Arc<Mutex<Admission>>,
 }
 
 impl Listener {
@@ -36,16 +50,26 @@ impl Listener {
         tuning: &Tuning,
     ) -> Result<Self, LinkError> {
         let tls = tls::server(identity).map_err(LinkError::Tls)?;
-        let endpoint = endpoint::bind(address, Some(server_config(tls, tuning)?))?;
+        let config = server_config(tls, tuning)?;
+        let endpoint = endpoint::bind(address, Some(config.clone()))?;
         let bound = endpoint.local_addr().map_err(|source| LinkError::Bind { address, source })?;
         Ok(Self {
             endpoint,
             address: bound,
             authorised,
+            shown: Arc::new(Shown(Mutex::new(Arc::new(config)))),
             handshake_wait: tuning.handshake_wait,
-            admission: Mutex::new(Admission::new(Instant::now())),
-            handshakes: Arc::new(Semaphore::new(PLACES)),
+            admission: Arc::new(Mutex::new(Admission::new(Instant::now()))),
         })
+    }
+
+    /// Shows another key, or another certificate, from now on: to all that are not established yet.
+    pub fn show(&self, identity: &Identity, tuning: &Tuning) -> Result<(), LinkError> {
+        let tls = tls::server(identity).map_err(LinkError::Tls)?;
+        // Not by the endpoint: it would be too late for one that has knocked, and would forget what
+        // it has told others to come back with.
+        self.shown.set(server_config(tls, tuning)?);
+        Ok(())
     }
 
     /// Where it listens; tells the port where 0 was asked for.
@@ -59,24 +83,23 @@ impl Listener {
     pub async fn accept(&self) -> Result<Incoming, LinkError> {
         loop {
             let quic = self.endpoint.accept().await.ok_or(LinkError::ListenerClosed)?;
-            if let Some((quic, permit)) = self.admit(quic) {
+            if let Some((quic, place)) = self.admit(quic) {
                 return Ok(Incoming {
                     quic,
                     endpoint: self.endpoint.clone(),
                     authorised: Arc::clone(&self.authorised),
+                    shown: Arc::clone(&self.shown),
                     wait: self.handshake_wait,
-                    _permit: permit,
+                    _place: place,
                 });
             }
         }
     }
 
-    fn admit(&self, quic: quinn::Incoming) -> Option<(quinn::Incoming, OwnedSemaphorePermit)> {
-        match self.judge(quic.remote_address_validated()) {
-            Verdict::Admit => {
-                let permit = Arc::clone(&self.handshakes).try_acquire_owned().ok()?;
-                return Some((quic, permit));
-            }
+    fn admit(&self, quic: quinn::Incoming) -> Option<(quinn::Incoming, Place)> {
+        let knock = Knock::new(quic.remote_address().ip(), quic.remote_address_validated());
+        match self.judge(knock) {
+            Verdict::Admit => return Some((quic, Place::of(&self.admission, knock))),
             // Fails only for a validated address, which is never told to retry.
             Verdict::Retry => drop(quic.retry()),
             Verdict::Refuse => quic.refuse(),
@@ -84,9 +107,9 @@ impl Listener {
         None
     }
 
-    fn judge(&self, validated: bool) -> Verdict {
+    fn judge(&self, knock: Knock) -> Verdict {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
-        admission.judge(validated, self.handshakes.available_permits(), Instant::now())
+        admission.judge(knock, Instant::now())
     }
 
     /// Ends every connection that came in here, and all waiting in [`Self::accept`].
@@ -101,13 +124,27 @@ impl std::fmt::Debug for Listener {
     }
 }
 
+/// How this host shows itself at the moment.
+struct Shown(Mutex<Arc<quinn::ServerConfig>>);
+
+impl Shown {
+    fn set(&self, config: quinn::ServerConfig) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    fn now(&self) -> Arc<quinn::ServerConfig> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Somebody who knocked and has shown nothing yet.
 pub struct Incoming {
     quic: quinn::Incoming,
     endpoint: Endpoint,
     authorised: Authorised,
+    shown: Arc<Shown>,
     wait: Duration,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Incoming {
@@ -123,18 +160,20 @@ impl Incoming {
     async fn establish_unbounded(self, doing: Doing) -> Result<Connection, LinkError> {
         let address = doing.address;
         let failed = |source| handshake_failed(address, source);
-        let quic = self.quic.accept().map_err(failed)?.await.map_err(failed)?;
-        let fingerprint = endpoint::proven_key(&quic);
-        if !(self.authorised)(&fingerprint) {
-            quic.close(UNAUTHORISED, b"this key is not in authorized_hosts");
-            return Err(LinkError::Stranger { address, fingerprint });
-        }
+        let quic =
+            self.quic.accept_with(self.shown.now()).map_err(failed)?.await.map_err(failed)?;
+        let shown = endpoint::shown(&quic);
+        let fingerprint = shown.fingerprint();
+        let admitted = (self.authorised)(&shown);
+        let names = admitted.map_err(|why| turn_away(&quic, address, fingerprint, why))?;
         welcome(&quic, doing).await?;
         Ok(Connection {
             quic,
             endpoint: self.endpoint,
             host: address.ip().to_string(),
             fingerprint,
+            names,
+            known: Arc::default(),
         })
     }
 }
@@ -144,6 +183,33 @@ impl std::fmt::Debug for Incoming {
         f.debug_tuple("Incoming").field(&self.quic.remote_address()).finish()
     }
 }
+
+/// Tells it why, as far as that is its business.
+fn turn_away(
+    quic: &quinn::Connection,
+    address: SocketAddr,
+    fingerprint: Fingerprint,
+    why: NotAdmitted,
+) -> LinkError {
+    match why {
+        NotAdmitted::Refused(Refused::NotListed) => {
+            quic.close(UNAUTHORISED, b"this key is not in authorized_hosts");
+            LinkError::Stranger { address, fingerprint }
+        }
+        NotAdmitted::Refused(source) => {
+            quic.close(REFUSED, format!("its {source}").as_bytes());
+            LinkError::TurnedAway { address, fingerprint, source }
+        }
+        NotAdmitted::Undecided(source) => {
+            quic.close(REFUSED, UNDECIDED.as_bytes());
+            LinkError::Undecided { address, fingerprint, source: Box::new(source) }
+        }
+    }
+}
+
+/// To add a line would be wrong advice, and which file it is, is the operator's business.
+const UNDECIDED: &str = "its configuration is broken and it lets nobody in; ask its operator to \
+                         look into its log";
 
 /// The source cannot know by the handshake alone that it is let in: in TLS 1.3 the client's key is
 /// the last thing that is sent. So the destination says it, and refusals come before any stream.
@@ -159,6 +225,8 @@ async fn welcome(quic: &quinn::Connection, doing: Doing) -> Result<(), LinkError
 fn handshake_failed(address: SocketAddr, source: ConnectionError) -> LinkError {
     if endpoint::is_version_mismatch(&source) {
         LinkError::VersionMismatch { address, source }
+    } else if endpoint::is_turned_down(&source) {
+        LinkError::TurnedDown { address }
     } else {
         LinkError::Handshake { address, source }
     }

@@ -1,6 +1,8 @@
-//! TLS 1.3 in which both sides prove a key and nothing else of a certificate counts.
+//! TLS 1.3 in which both sides prove a key.
 //!
-//! Names, dates and issuers are not looked at: a host *is* its key, as with SSH. What is always
+//! A host *is* its key, as with SSH: where the key is listed, names, dates and issuers of its
+//! certificate are not looked at. They count only where a CA that is listed vouches for the key
+//! instead ([`crate::hosts`], [`crate::certificate`]); no other root is ever asked. What is always
 //! checked is the signature over the handshake, which proves that the peer holds the private key of
 //! the certificate it showed. The source knows before the handshake which keys are right and stops
 //! there; the destination takes any key that is proven and decides afterwards, so that it can tell
@@ -20,7 +22,7 @@ use rustls::{
     PeerIncompatible, ServerConfig, SignatureScheme,
 };
 
-use crate::{Fingerprint, Identity};
+use crate::{Credentials, Fingerprint, Identity, KnownHosts, Refused};
 
 /// What both sides must name in the handshake. The number is that of the stream heads and the
 /// welcome; what the agents say inside the streams has a version of its own.
@@ -31,6 +33,9 @@ pub(crate) const SERVER_NAME: &str = "migrate";
 
 /// The TLS alert `no_application_protocol` (RFC 7301): the peer speaks another version.
 pub(crate) const ALERT_NO_COMMON_VERSION: u8 = 120;
+
+/// The TLS alert `access_denied` (RFC 8446), which is what [`turned_down`] becomes.
+pub(crate) const ALERT_TURNED_DOWN: u8 = 49;
 
 /// AES-128-GCM first: it is the fastest suite on every host with AES instructions (2.7 times
 /// ChaCha20 on QUIC here), and quinn needs it for its first packets anyway.
@@ -55,7 +60,7 @@ pub(crate) fn server(identity: &Identity) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(AnyProvenKey { provider }))
-        .with_single_cert(vec![identity.certificate()], identity.key())?;
+        .with_single_cert(identity.chain(), identity.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would let a key in that was struck off the list since.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -63,53 +68,73 @@ pub(crate) fn server(identity: &Identity) -> Result<ServerConfig, Error> {
     Ok(config)
 }
 
-/// The source's side; the server must prove one of the keys that `pins` holds.
-pub(crate) fn client(identity: &Identity, pins: Arc<PinnedKeys>) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&pins.provider))
+/// The source's side; the server must prove what `expected` expects.
+pub(crate) fn client(identity: &Identity, expected: Arc<Expected>) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&expected.provider))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(pins)
-        .with_client_auth_cert(vec![identity.certificate()], identity.key())?;
+        .with_custom_certificate_verifier(expected)
+        .with_client_auth_cert(identity.chain(), identity.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-/// The keys a destination may have, and the one it showed.
+/// One who asks for the server's key, shows nothing and goes no further.
+pub(crate) fn asker(curious: Arc<Curious>) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&curious.provider))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(curious)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Whom a destination must be, and what it showed if it was not.
 #[derive(Debug)]
-pub(crate) struct PinnedKeys {
+pub(crate) struct Expected {
     provider: Arc<CryptoProvider>,
-    right: Vec<Fingerprint>,
-    shown: OnceLock<Fingerprint>,
+    host: String,
+    known: Arc<KnownHosts>,
+    same: Option<Fingerprint>,
+    refused: OnceLock<(Fingerprint, Refused)>,
 }
 
-impl PinnedKeys {
-    pub(crate) fn new(right: &[Fingerprint]) -> Arc<Self> {
-        Arc::new(Self { provider: provider(), right: right.to_vec(), shown: OnceLock::new() })
+impl Expected {
+    /// `same`: the one key that is right, of those that `known` has or certifies.
+    pub(crate) fn new(host: &str, known: Arc<KnownHosts>, same: Option<Fingerprint>) -> Arc<Self> {
+        let (provider, host, refused) = (provider(), host.to_owned(), OnceLock::new());
+        Arc::new(Self { provider, host, known, same, refused })
     }
 
-    /// The key that was shown and refused.
-    pub(crate) fn refused(&self) -> Option<Fingerprint> {
-        self.shown.get().filter(|shown| !self.right.contains(shown)).copied()
+    /// The key that was shown and refused, and why.
+    pub(crate) fn refused(&self) -> Option<(Fingerprint, Refused)> {
+        self.refused.get().cloned()
+    }
+
+    fn judge(&self, shown: &Credentials) -> Result<(), Refused> {
+        match self.same {
+            Some(same) if same != shown.fingerprint() => Err(Refused::NotListed),
+            _ => self.known.recognise(&self.host, shown),
+        }
     }
 }
 
-impl ServerCertVerifier for PinnedKeys {
+impl ServerCertVerifier for Expected {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let fingerprint = Fingerprint::of(end_entity)?;
-        let shown = self.shown.get_or_init(|| fingerprint);
-        if self.right.contains(shown) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-        }
+        let shown = Credentials::new(end_entity, intermediates)?;
+        let Err(why) = self.judge(&shown) else { return Ok(ServerCertVerified::assertion()) };
+        self.refused.get_or_init(|| (shown.fingerprint(), why));
+        Err(turned_down())
     }
 
     fn verify_tls12_signature(
@@ -135,6 +160,68 @@ impl ServerCertVerifier for PinnedKeys {
     }
 }
 
+/// Takes down what a server shows, waits for the proof that the key is its own, and says no to it
+/// even then: nothing more is wanted of it, and it is to get nothing of us.
+#[derive(Debug)]
+pub(crate) struct Curious {
+    provider: Arc<CryptoProvider>,
+    shown: OnceLock<Credentials>,
+    proven: OnceLock<Credentials>,
+}
+
+impl Curious {
+    pub(crate) fn new() -> Arc<Self> {
+        let (shown, proven) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { provider: provider(), shown, proven })
+    }
+
+    /// What was shown, if the server has proven that it is its own.
+    pub(crate) fn proven(&self) -> Option<Credentials> {
+        self.proven.get().cloned()
+    }
+}
+
+impl ServerCertVerifier for Curious {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let shown = Credentials::new(end_entity, intermediates)?;
+        self.shown.get_or_init(|| shown);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(tls_1_2())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        prove(&self.provider, message, cert, dss)?;
+        if let Some(shown) = self.shown.get() {
+            self.proven.get_or_init(|| shown.clone());
+        }
+        Err(turned_down())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 /// Takes every client that proves a key; who it is gets decided after the handshake.
 #[derive(Debug)]
 struct AnyProvenKey {
@@ -149,10 +236,10 @@ impl ClientCertVerifier for AnyProvenKey {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        Fingerprint::of(end_entity).map(|_| ClientCertVerified::assertion())
+        Credentials::new(end_entity, intermediates).map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -189,6 +276,10 @@ fn prove(
     verify_tls13_signature(message, cert, dss, &provider.signature_verification_algorithms)
 }
 
+fn turned_down() -> Error {
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+}
+
 fn tls_1_2() -> Error {
     Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)
 }
@@ -214,7 +305,7 @@ mod tests {
     impl Impostor {
         fn posing_as(victim: &Identity) -> Arc<Self> {
             let own = provider().key_provider.load_private_key(identity().key()).unwrap();
-            Arc::new(Self(Arc::new(CertifiedKey::new(vec![victim.certificate()], own))))
+            Arc::new(Self(Arc::new(CertifiedKey::new(victim.chain(), own))))
         }
     }
 
@@ -254,8 +345,10 @@ mod tests {
         Ok(())
     }
 
-    fn pinned(destination: &Identity) -> Arc<PinnedKeys> {
-        PinnedKeys::new(&[destination.fingerprint()])
+    fn pinned(destination: &Identity) -> Arc<Expected> {
+        let mut known = KnownHosts::default();
+        known.add("hostb", destination.fingerprint());
+        Expected::new("hostb", Arc::new(known), None)
     }
 
     const BAD_SIGNATURE: Error = Error::InvalidCertificate(CertificateError::BadSignature);
@@ -274,6 +367,24 @@ mod tests {
         let mut server = server(&destination).unwrap();
         server.cert_resolver = Impostor::posing_as(&destination);
         assert_eq!(shake_hands(client, server), Err(BAD_SIGNATURE));
+    }
+
+    #[test]
+    fn one_who_asks_for_a_key_gets_it_only_with_its_proof() {
+        let destination = identity();
+        let curious = Curious::new();
+        let asked =
+            shake_hands(asker(Arc::clone(&curious)).unwrap(), server(&destination).unwrap());
+        assert_eq!(asked, Err(turned_down()), "it is ended from our side");
+        let proven = curious.proven().map(|shown| shown.fingerprint());
+        assert_eq!(proven, Some(destination.fingerprint()));
+
+        let curious = Curious::new();
+        let mut server = server(&destination).unwrap();
+        server.cert_resolver = Impostor::posing_as(&destination);
+        let asked = shake_hands(asker(Arc::clone(&curious)).unwrap(), server);
+        assert_eq!(asked, Err(BAD_SIGNATURE));
+        assert!(curious.proven().is_none(), "a copied certificate proves nothing");
     }
 
     #[test]

@@ -13,6 +13,9 @@ const STREAMS_MAX: u32 = 64;
 
 const MIB: u32 = 1 << 20;
 
+/// RFC 9000.
+const QUIC_VERSION: u32 = 1;
+
 /// How a sender finds out what the path carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Congestion {
@@ -60,17 +63,20 @@ impl Tuning {
             stream_receive_bytes_max: 12 * MIB,
             idle_timeout: Duration::from_secs(15),
             keep_alive: Duration::from_secs(2),
-            handshake_wait: Duration::from_secs(5),
+            handshake_wait: Duration::from_secs(10),
             congestion: Congestion::Cubic,
         }
     }
 
-    /// For pages that somebody waits for: a small window, so that no queue builds up before them.
+    /// For pages that somebody waits for: a small window, so that no queue builds up before them,
+    /// and a loss is noticed sooner, because a program stands still until it is.
     pub fn faults() -> Self {
         Self {
             send_bytes_max: MIB,
             receive_bytes_max: MIB,
             stream_receive_bytes_max: MIB,
+            idle_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
             ..Self::bulk()
         }
     }
@@ -113,5 +119,7 @@ pub(crate) fn endpoint() -> EndpointConfig {
     endpoint
         .max_udp_payload_size(path::PAYLOAD_MAX)
         .expect("6500 is between QUIC's 1200 and UDP's 65527");
+    // quinn speaks drafts as well, down to 29, and nobody needs them.
+    endpoint.supported_versions(vec![QUIC_VERSION]);
     endpoint
 }

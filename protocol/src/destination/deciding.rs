@@ -1,6 +1,8 @@
 //! The decision: written down, carried out, told; and told again whenever someone asks.
 
-use super::{Action, Doing, Entry, Filling, Input, State, abort, decided, failure, refuse_again};
+use super::{
+    Action, Doing, Entry, Filling, Input, State, abort, decided, failure, lost, refuse_again,
+};
 use crate::failure::{Failure, Phase};
 use crate::limits::ATTEMPTS_MAX;
 use crate::machine::{Fault, Link, Outbox};
@@ -246,7 +248,7 @@ impl Stuck {
 impl Lost {
     pub(super) fn start(id: MigrationId, failure: Failure, out: &mut Outbox<Action>) -> State {
         out.act(Action::Record(Entry::Lost(failure.clone())));
-        out.send(abort(failure.clone()));
+        out.send(lost(failure.clone()));
         State::Lost(Self { id, failure })
     }
 
@@ -266,7 +268,7 @@ impl Lost {
     ) -> Result<State, Fault<State>> {
         match input {
             Input::Message(message) if asks_about(&message, self.id) => {
-                out.send(abort(self.failure.clone()));
+                out.send(lost(self.failure.clone()));
                 Ok(State::Lost(self))
             }
             Input::Message(Message::Inquire(_) | Message::Handover(_) | Message::Offer(_)) => {

@@ -97,6 +97,9 @@ impl Filling {
                 out.send(refuse_again(self.id));
                 Ok(State::Filling(self))
             }
+            // It heard from an agent before us, which could not write it down, that every page is
+            // here; so nothing will be found missing.
+            Message::Done(_) => Ok(State::Filling(self)),
             other => Err(State::Filling(self).fault(&Input::Message(other))),
         }
     }

@@ -4,7 +4,7 @@ use super::{Action, Deciding, Entry, Input, State, Storing, abort};
 use crate::failure::Side;
 use crate::machine::{Fault, Link, Outbox, timed_out};
 use crate::message::{Accept, Message, MigrationId, Offer, Outcome, Refusal, Refuse};
-use crate::version::Hello;
+use crate::version::{Hello, common_protocol};
 
 /// Waits for the first word of a source.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,14 +57,21 @@ impl Listening {
         out: &mut Outbox<Action>,
     ) -> Result<State, Fault<State>> {
         match input {
-            Input::Message(Message::Hello(_)) => {
-                out.send(Message::Hello(self.hello.clone()));
-                Ok(State::Greeted(Greeted { hello: self.hello }))
-            }
+            Input::Message(Message::Hello(source)) => Ok(self.greeted(&source, out)),
             Input::Message(Message::Inquire(inquire)) => Ok(unknown(inquire.migration, out)),
             Input::Disconnected { .. } => Ok(State::Listening(self)),
             Input::TimedOut => Ok(tired(&State::Listening(self), out)),
             other => Err(State::Listening(self).fault(&other)),
+        }
+    }
+
+    /// A source of another version learns by our `Hello` what we speak, and nothing that it says
+    /// after that means anything here.
+    fn greeted(self, source: &Hello, out: &mut Outbox<Action>) -> State {
+        out.send(Message::Hello(self.hello.clone()));
+        match common_protocol(source, &self.hello) {
+            Some(_) => State::Greeted(Greeted { hello: self.hello }),
+            None => State::Declined(Declined { id: None }),
         }
     }
 }

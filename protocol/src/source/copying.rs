@@ -1,7 +1,7 @@
 //! Pre-copy: rounds of pages while the tree runs, until freezing it is worth it.
 
 use super::{Action, Freezing, Input, Plan, State, round_number};
-use crate::convergence::{Next, Round, next};
+use crate::convergence::{Next, Round, is_last, next};
 use crate::machine::{Fault, Outbox};
 use crate::message::{Message, RoundBegin, RoundEnd};
 use std::time::Duration;
@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Opening {
     plan: Plan,
     rounds: Vec<Round>,
+    /// See [`Next::Withdraw`].
+    withdraws: bool,
 }
 
 /// Pages of the round are on their way.
@@ -18,6 +20,8 @@ pub struct Opening {
 pub struct Copying {
     plan: Plan,
     rounds: Vec<Round>,
+    /// See [`Next::Withdraw`].
+    withdraws: bool,
 }
 
 /// Everything was sent; waits until the destination has stored it.
@@ -25,6 +29,7 @@ pub struct Copying {
 pub struct Landing {
     plan: Plan,
     rounds: Vec<Round>,
+    withdraws: bool,
     sent: RoundEnd,
 }
 
@@ -33,6 +38,7 @@ pub struct Landing {
 pub struct Measuring {
     plan: Plan,
     rounds: Vec<Round>,
+    withdraws: bool,
     sent: RoundEnd,
 }
 
@@ -51,8 +57,13 @@ impl Opening {
             Input::RoundOpened { layout } => {
                 let round = round_number(self.rounds.len());
                 out.send(Message::RoundBegin(RoundBegin { round, layout, more: false }));
-                out.act(Action::CopyRound { round });
-                Ok(State::Copying(Copying { plan: self.plan, rounds: self.rounds }))
+                let Self { plan, rounds, withdraws } = self;
+                out.act(if withdraws {
+                    Action::Withdraw { round }
+                } else {
+                    Action::CopyRound { round }
+                });
+                Ok(State::Copying(Copying { plan, rounds, withdraws }))
             }
             other => State::Opening(self).stop(other, out),
         }
@@ -69,7 +80,8 @@ impl Copying {
             Input::RoundCopied(tally) => {
                 let sent = tally.round_end(round_number(self.rounds.len()));
                 out.send(Message::RoundEnd(sent));
-                Ok(State::Landing(Landing { plan: self.plan, rounds: self.rounds, sent }))
+                let Self { plan, rounds, withdraws } = self;
+                Ok(State::Landing(Landing { plan, rounds, withdraws, sent }))
             }
             other => State::Copying(self).stop(other, out),
         }
@@ -85,8 +97,8 @@ impl Landing {
         match input {
             Input::Message(Message::RoundStored(stored)) if self.is_answer(stored.round) => {
                 out.act(Action::Measure);
-                let Self { plan, rounds, sent } = self;
-                Ok(State::Measuring(Measuring { plan, rounds, sent }))
+                let Self { plan, rounds, withdraws, sent } = self;
+                Ok(State::Measuring(Measuring { plan, rounds, withdraws, sent }))
             }
             other => State::Landing(self).stop(other, out),
         }
@@ -104,9 +116,16 @@ impl Measuring {
         out: &mut Outbox<Action>,
     ) -> Result<State, Fault<State>> {
         match input {
-            Input::Measured { dirty_pages, round_ns } => {
+            Input::Measured { dirty_pages, held_back_pages, compared_pages, round_ns } => {
                 let pages = self.sent.pages;
-                self.rounds.push(Round { pages, duration_ns: round_ns, dirty_pages });
+                self.rounds.push(Round {
+                    pages,
+                    duration_ns: round_ns,
+                    dirty_pages,
+                    held_back_pages,
+                    compared_pages,
+                    withdrew: self.withdraws,
+                });
                 Ok(decide(self.plan, self.rounds, out))
             }
             other => State::Measuring(self).stop(other, out),
@@ -119,8 +138,14 @@ fn decide(plan: Plan, rounds: Vec<Round>, out: &mut Outbox<Action>) -> State {
     match next(&plan.goal, &rounds) {
         Next::Round { after_ms, predicted_ns } => {
             let after = Duration::from_millis(after_ms);
-            out.act(Action::OpenRound { round, after, predicted_ns });
-            State::Opening(Opening { plan, rounds })
+            let is_last = is_last(&plan.goal, &rounds);
+            out.act(Action::OpenRound { round, after, is_last, predicted_ns });
+            State::Opening(Opening { plan, rounds, withdraws: false })
+        }
+        Next::Withdraw { predicted_ns } => {
+            let (after, predicted_ns) = (Duration::ZERO, Some(predicted_ns));
+            out.act(Action::OpenRound { round, after, is_last: true, predicted_ns });
+            State::Opening(Opening { plan, rounds, withdraws: true })
         }
         Next::Freeze { reason, predicted_ns, lazy } => {
             out.act(Action::Freeze { reason, predicted_ns });

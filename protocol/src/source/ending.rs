@@ -5,7 +5,7 @@ use super::{Action, Doing, Entry, Input, Reaping, State, abort, failure};
 use crate::failure::{Failure, Phase, Side};
 use crate::limits::ATTEMPTS_MAX;
 use crate::machine::{Fault, Outbox, link_lost, timed_out};
-use crate::message::{Message, Outcome};
+use crate::message::{Inquire, Message, MigrationId, Outcome};
 
 /// Why a tree stayed.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,11 @@ pub enum Why {
 pub struct Thawing {
     why: Why,
     attempts: u32,
+    /// After a restart: the destination has not heard yet that the move will not go on.
+    untold: Option<MigrationId>,
+    /// And is asked: what it says of a tree that it runs is about one that went with our kernel,
+    /// and with it the line of the journal that says so. Else there is nothing it could say.
+    is_asked: bool,
 }
 
 /// The tree could not be thawed; or, without a `why`, the original could not be ended.
@@ -62,9 +67,22 @@ impl State {
 }
 
 impl Thawing {
+    pub fn why(&self) -> &Why {
+        &self.why
+    }
+
     pub(super) fn start(why: Why, out: &mut Outbox<Action>) -> State {
         out.act(Action::Thaw);
-        State::Thawing(Self { why, attempts: 1 })
+        State::Thawing(Self { why, attempts: 1, untold: None, is_asked: false })
+    }
+
+    /// After a restart: the tree goes on here at once, and then the destination is asked, because
+    /// one that is asked discards what it was not yet given. Without that it would keep the
+    /// process ids until it has lost its patience, and refuse the next move.
+    pub(super) fn recover(id: MigrationId, why: Why, out: &mut Outbox<Action>) -> State {
+        out.act(Action::Thaw);
+        out.act(Action::Reconnect);
+        State::Thawing(Self { why, attempts: 1, untold: Some(id), is_asked: true })
     }
 
     pub(super) fn handle(
@@ -82,6 +100,12 @@ impl Thawing {
                 Ok(State::Gone(failure))
             }
             Input::Failed { doing: Doing::Thaw, failure } => Ok(self.again(failure, out)),
+            Input::Message(Message::Decided(_)) if self.is_asked => Ok(State::Thawing(self)),
+            Input::Reconnected => {
+                let asked = self.untold.map(|migration| Message::Inquire(Inquire { migration }));
+                asked.into_iter().for_each(|message| out.send(message));
+                Ok(State::Thawing(Self { untold: None, ..self }))
+            }
             other => State::Thawing(self).at_rest(other),
         }
     }
@@ -96,6 +120,12 @@ impl Thawing {
 }
 
 impl Stuck {
+    /// The tree runs on the destination with every page, and only its frozen original is left
+    /// here; otherwise the tree is to run here and could not be let go on.
+    pub fn runs_there(&self) -> bool {
+        self.why.is_none()
+    }
+
     pub(super) fn handle(
         self,
         input: Input,

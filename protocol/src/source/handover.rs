@@ -3,7 +3,7 @@
 use super::{Action, Entry, Input, Relieving, Serving, State, Thawing, Why, failure};
 use crate::failure::{Failure, Phase, Side};
 use crate::machine::{Fault, Link, Outbox, link_lost};
-use crate::message::{Handover, Inquire, Message, MigrationId, Outcome};
+use crate::message::{Abort, Handover, Inquire, Message, MigrationId, Outcome};
 
 /// The surrender is being written down.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct InDoubt {
     id: MigrationId,
     /// It was heard to run there, so no word of the destination brings it back here.
     ran_there: bool,
+    /// It ran there, and the destination has said since that it lost it, or knows nothing of it.
+    is_lost: bool,
     /// Why no decision came, as far as anyone has said.
     pub doubt: Option<Failure>,
 }
@@ -68,8 +70,7 @@ impl Awaiting {
                 Ok(settle(id, decided.outcome(), out))
             }
             Input::Message(Message::Abort(abort)) => {
-                let doubt = Some(abort.failure);
-                Ok(State::InDoubt(InDoubt { id, ran_there: false, doubt }))
+                Ok(State::InDoubt(InDoubt::new(id).told_why(abort)))
             }
             Input::Disconnected { cause } => Ok(InDoubt::cut_off(id, cause, out)),
             Input::TimedOut => Ok(InDoubt::start(id, Link::Up, out)),
@@ -80,22 +81,43 @@ impl Awaiting {
 }
 
 impl InDoubt {
+    /// The destination said that it runs there: no word of it brings it back here any more.
+    pub fn ran_there(&self) -> bool {
+        self.ran_there
+    }
+
+    /// And has said since that it is no more, or knows nothing of it: it will say that again.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
     pub(super) fn start(id: MigrationId, link: Link, out: &mut Outbox<Action>) -> State {
-        Self { id, ran_there: false, doubt: None }.ask(link, out)
+        Self::new(id).ask(link, out)
+    }
+
+    fn new(id: MigrationId) -> Self {
+        Self { id, ran_there: false, is_lost: false, doubt: None }
     }
 
     /// The agent was restarted after it had heard that the tree runs there.
     pub(super) fn recover_running(id: MigrationId, out: &mut Outbox<Action>) -> State {
-        Self { id, ran_there: true, doubt: None }.ask(Link::Down, out)
+        Self { ran_there: true, ..Self::new(id) }.ask(Link::Down, out)
     }
 
     /// The destination was running the tree and no longer answers for it.
-    pub(super) fn after_running(id: MigrationId, doubt: Failure) -> State {
-        State::InDoubt(Self { id, ran_there: true, doubt: Some(doubt) })
+    pub(super) fn after_running(id: MigrationId, why: Abort) -> State {
+        State::InDoubt(Self { ran_there: true, ..Self::new(id) }.told_why(why))
+    }
+
+    /// What was lost there has run there, whether that was heard or not.
+    fn told_why(self, abort: Abort) -> Self {
+        let is_lost = self.is_lost || abort.is_lost;
+        let ran_there = self.ran_there || is_lost;
+        Self { ran_there, is_lost, doubt: Some(abort.failure), ..self }
     }
 
     fn because(id: MigrationId, doubt: Failure, link: Link, out: &mut Outbox<Action>) -> State {
-        Self { id, ran_there: false, doubt: Some(doubt) }.ask(link, out)
+        Self { doubt: Some(doubt), ..Self::new(id) }.ask(link, out)
     }
 
     fn cut_off(id: MigrationId, cause: String, out: &mut Outbox<Action>) -> State {
@@ -126,9 +148,7 @@ impl InDoubt {
             // Said by itself to whoever is there, so it may come before the answer.
             Input::Message(Message::Complete(_)) => Ok(Relieving::start(out)),
             // It explains the doubt and does not end it.
-            Input::Message(Message::Abort(abort)) => {
-                Ok(State::InDoubt(Self { doubt: Some(abort.failure), ..self }))
-            }
+            Input::Message(Message::Abort(abort)) => Ok(State::InDoubt(self.told_why(abort))),
             Input::Vouched(outcome) => Ok(self.vouched(outcome, out)),
             Input::Message(_) | Input::Inspected(_) => Err(State::InDoubt(self).fault(&input)),
             // Answers to actions from before the doubt, and a link that is known to be down.
@@ -158,7 +178,7 @@ fn settle(id: MigrationId, outcome: Outcome, out: &mut Outbox<Action>) -> State 
     match outcome {
         Outcome::Running => Serving::start(id, out),
         Outcome::Discarded => discarded(out),
-        Outcome::Unknown => State::InDoubt(InDoubt { id, ran_there: false, doubt: None }),
+        Outcome::Unknown => State::InDoubt(InDoubt::new(id)),
     }
 }
 
@@ -170,7 +190,8 @@ pub(super) fn discarded(out: &mut Outbox<Action>) -> State {
 }
 
 /// What to make of `Discarded` from a destination that had said `Running`.
-pub(super) fn forgotten() -> Failure {
-    failure(Phase::Lazy, "go on with", "the tree on the destination")
-        .because("the destination ran it and has no record of that: it was rebooted, or replaced")
+pub(super) fn forgotten() -> Abort {
+    let failure = failure(Phase::Lazy, "go on with", "the tree on the destination")
+        .because("the destination ran it and has no record of that: it was rebooted, or replaced");
+    Abort { failure, is_lost: true }
 }

@@ -83,7 +83,7 @@ impl Serving {
             Message::Decided(decided) if decided.migration == self.id => {
                 Ok(self.decided(decided.outcome()))
             }
-            Message::Abort(abort) => Ok(InDoubt::after_running(self.id, abort.failure)),
+            Message::Abort(abort) => Ok(InDoubt::after_running(self.id, abort)),
             other => Err(State::Serving(self).fault(&Input::Message(other))),
         }
     }

@@ -1,5 +1,6 @@
 //! xorshift: the same numbers for the same seed, on every machine and for ever.
 
+#[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -12,5 +13,14 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % bound
+    }
+
+    /// Of something that has `length` parts.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length.max(1) as u64)).unwrap_or(0)
+    }
+
+    pub(crate) fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
     }
 }

@@ -1,341 +1,438 @@
-//! What the machines are told about, and what their actions do.
+//! Two hosts and the lines between them: whatever can happen next, one thing at a time.
 
-use crate::destination_host::DestinationHost;
+use crate::broken::{Broken, broken, holds};
+use crate::destination_host::{self, DestinationHost, Link};
+use crate::line::{Arrival, Lines};
+use crate::memory::Touch;
+use crate::mistake::Mistake;
 use crate::random::Random;
-use crate::source_host::SourceHost;
-use protocol::{Message, MigrationId, destination, source};
+use crate::source_host::{self, SourceHost};
+use crate::story::Story;
+use protocol::{Lazy, Message, MigrationId, destination, source};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 pub(crate) const ID: MigrationId = MigrationId { high: 1, low: 2 };
 
-/// What may happen in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Story {
-    Calm,
-    Crashes,
-    Reboots,
-}
-
+#[derive(Debug)]
 pub(crate) struct World {
-    random: Random,
-    story: Story,
-    aloud: bool,
+    pub(crate) random: Random,
+    pub(crate) story: Story,
     pub(crate) source: SourceHost,
     pub(crate) destination: DestinationHost,
-    to_source: VecDeque<Message>,
-    to_destination: VecDeque<Message>,
-    connected: bool,
+    pub(crate) lines: Lines,
+    /// Misfortunes come together: whoever could not write a line will not write the next one.
     unlucky: bool,
+    it_ran: bool,
+    pub(crate) seen: Seen,
+    /// What happened, for whoever wants to read it.
+    pub(crate) log: Option<Vec<String>>,
+}
+
+/// Without which a simulation proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
     pub(crate) crashes: u32,
     pub(crate) doubted: bool,
     pub(crate) starved: bool,
+    pub(crate) waited_for_a_page: bool,
+    /// Two lines at once, or something late of an old one.
+    pub(crate) double: bool,
+    pub(crate) resolved: bool,
+    /// Somebody waited in vain while a line was being written.
+    pub(crate) slow: bool,
 }
 
-const TROUBLED_STEPS: u64 = 300;
-const QUIET_STEPS: u64 = 3000;
+/// Something that can happen now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    SourceActs,
+    SourceIsAnswered,
+    SourceNotices,
+    SourceHangsUp,
+    SourceHears(u32),
+    DestinationActs,
+    DestinationIsAnswered,
+    DestinationNotices,
+    DestinationHears(u32),
+    PageIsPushed,
+    PageArrives(u32),
+    FaultIsAnswered(u32),
+    AllIsFilled,
+}
 
 impl World {
-    pub(crate) fn new(seed: u64, story: Story, aloud: bool) -> Self {
+    pub(crate) fn new(seed: u64, story: Story, mistake: Option<Mistake>) -> Self {
         let mut random = Random::new(seed);
-        let (source, first_words) = SourceHost::new(&mut random);
-        Self {
+        let any = [Lazy::Auto, Lazy::Always, Lazy::Never][random.index(3)];
+        let (source, first_words) = SourceHost::new(story.lazy.unwrap_or(any), mistake);
+        let mut world = Self {
             random,
             story,
-            aloud,
             source,
-            destination: DestinationHost::new(),
-            to_source: VecDeque::new(),
-            to_destination: first_words,
-            connected: true,
+            destination: DestinationHost::new(mistake),
+            lines: Lines::default(),
             unlucky: false,
-            crashes: 0,
-            doubted: false,
-            starved: false,
+            it_ran: false,
+            seen: Seen::default(),
+            log: None,
+        };
+        world.source.line = Some(world.lines.open());
+        world.source_says(first_words);
+        world
+    }
+
+    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(what());
         }
     }
 
-    pub(crate) fn live(&mut self) {
-        if self.story != Story::Calm {
-            // Trouble that always starts at once would hardly ever see a handover.
-            let quiet = self.random.below(TROUBLED_STEPS);
-            (0..TROUBLED_STEPS).for_each(|step| self.step(step >= quiet));
-        }
-        for _ in 0..QUIET_STEPS {
-            if self.is_at_rest() {
-                break;
-            }
-            self.step(false);
-        }
-        assert!(self.is_at_rest() || self.is_named(), "it comes to rest: {}", self.states());
-        match self.story {
-            Story::Calm => assert!(self.is_moved()),
-            Story::Crashes => self.assert_exactly_one(),
-            Story::Reboots => self.assert_one_or_named(),
-        }
-    }
-
-    fn step(&mut self, troubled: bool) {
-        match self.random.below(if troubled { 12 } else { 9 }) {
-            0 | 1 => self.deliver_to_source(),
-            2 | 3 => self.deliver_to_destination(),
-            4 | 5 => self.source_acts(troubled),
-            6 => self.destination_acts(troubled),
-            7 => self.pages_flow(),
-            8 => self.someone_notices_or_waits(troubled),
-            9 => self.mishap(),
-            10 => self.destination_acts(troubled),
-            _ => self.pages_flow(),
-        }
-        self.doubted |= self.source.state_name() == "InDoubt";
-        self.starved |= self.destination.state_name() == "Starving";
-        assert!(!(self.source.runs() && self.destination.runs()), "two copies run");
-    }
-
-    fn mishap(&mut self) {
-        match self.random.below(60) {
-            0..6 if self.connected => self.cut(),
-            6..8 => self.crash_source(),
-            8..10 => self.crash_destination(),
-            10 => self.feed_source(source::Input::Cancelled),
-            11 if self.story == Story::Reboots => self.reboot_source(),
-            12 if self.story == Story::Reboots => self.reboot_destination(),
-            _ => {}
-        }
-    }
-
-    fn say(&self, what: impl FnOnce() -> String) {
-        if self.aloud {
-            println!("{}", what());
-        }
-    }
-
-    fn states(&self) -> String {
+    pub(crate) fn states(&self) -> String {
         format!("{} / {}", self.source.state_name(), self.destination.state_name())
     }
 
-    fn deliver_to_source(&mut self) {
-        if let Some(message) = self.to_source.pop_front() {
-            self.feed_source(source::Input::Message(message));
+    /// One thing happens. `false` when nothing can.
+    pub(crate) fn step(&mut self, troubled: bool) -> Result<bool, Broken> {
+        let events = self.events();
+        if events.is_empty() {
+            return Ok(false);
         }
+        let event = events[self.random.index(events.len())];
+        self.happen(event, troubled)?;
+        self.look()?;
+        Ok(true)
     }
 
-    fn deliver_to_destination(&mut self) {
-        if let Some(message) = self.to_destination.pop_front() {
-            self.feed_destination(destination::Input::Message(message));
+    fn events(&self) -> Vec<Event> {
+        let (source, destination) = (&self.source, &self.destination);
+        let mut events = Vec::with_capacity(16);
+        let mut may = |is_possible: bool, event| {
+            if is_possible {
+                events.push(event);
+            }
+        };
+        may(source.has_work(), Event::SourceActs);
+        may(source.has_answers(), Event::SourceIsAnswered);
+        may(destination.has_work(), Event::DestinationActs);
+        may(destination.has_answers(), Event::DestinationIsAnswered);
+        may(destination.is_filled(), Event::AllIsFilled);
+        let whole = self.lines.is_whole(source.line);
+        may(source.line.is_some() && !whole, Event::SourceNotices);
+        let is_done = source.is_final() && !source.has_work() && !source.has_answers();
+        let said = self.lines.iter().all(|line| line.to_destination.is_empty());
+        may(whole && is_done && said, Event::SourceHangsUp);
+        may(whole && source.has_pages_to_push(), Event::PageIsPushed);
+        let link = destination.link.map(|link| link.number);
+        may(link.is_some() && !self.lines.is_whole(link), Event::DestinationNotices);
+        for line in self.lines.iter() {
+            let number = line.number;
+            may(!line.to_source.is_empty(), Event::SourceHears(number));
+            may(!line.to_destination.is_empty(), Event::DestinationHears(number));
+            let admitted = line.records.front().is_some_and(|record| destination.takes(record));
+            may(admitted, Event::PageArrives(number));
+            let served = source.line == Some(number) && source.answers_faults();
+            may(served && !line.faults.is_empty(), Event::FaultIsAnswered(number));
         }
+        events
     }
 
-    fn feed_source(&mut self, input: source::Input) {
-        self.say(|| format!("source {} <- {input:?}", self.source.state_name()));
-        let said = self.source.feed(input);
-        if self.connected {
-            self.to_destination.extend(said);
-        }
-    }
-
-    fn feed_destination(&mut self, input: destination::Input) {
-        self.say(|| format!("destination {} <- {input:?}", self.destination.state_name()));
-        let said = self.destination.feed(input);
-        if self.connected {
-            self.to_source.extend(said);
-        }
-    }
-
-    fn source_acts(&mut self, troubled: bool) {
-        let Some(action) = self.source.next_action(&mut self.random) else { return };
-        self.say(|| format!("source does {action:?}"));
-        if action == source::Action::Reconnect {
-            return self.reconnect(troubled);
-        }
-        if action == source::Action::Reap {
-            assert!(self.destination.was_complete, "reaped while pages were missing");
-        }
-        let trouble = self.strikes(troubled);
-        match self.source.perform(action, trouble, &mut self.random) {
-            Some(input) => self.feed_source(input),
-            None => self.crash_source(),
-        }
-    }
-
-    /// Misfortunes come together: whoever could not write a line will not write the next one.
-    fn strikes(&mut self, troubled: bool) -> bool {
-        let one_in = if self.unlucky { 2 } else { 25 };
-        self.unlucky = troubled && self.random.below(one_in) == 0;
-        self.unlucky
-    }
-
-    fn destination_acts(&mut self, troubled: bool) {
-        let Some(action) = self.destination.next_action() else { return };
-        self.say(|| format!("destination does {action:?}"));
-        let trouble = self.strikes(troubled);
-        match self.destination.perform(action, trouble, &mut self.random) {
-            Done::Input(input) => self.feed_destination(*input),
-            Done::Nothing => {}
-            Done::Died => self.crash_destination(),
-        }
-    }
-
-    /// Pushed pages arrive while both ends of the stream live and someone takes them in.
-    fn pages_flow(&mut self) {
-        if self.connected && self.source.pushes {
-            self.destination.take_a_page();
-            if self.destination.lacks_nothing() {
-                self.source.pushes = false;
-                self.feed_source(source::Input::Pushed);
+    fn happen(&mut self, event: Event, troubled: bool) -> Result<(), Broken> {
+        match event {
+            Event::SourceActs => self.source_acts(troubled),
+            Event::DestinationActs => self.destination_acts(troubled),
+            Event::SourceIsAnswered => {
+                let answer = self.source.next_answer();
+                answer.map_or(Ok(()), |input| self.feed_source(input))
+            }
+            Event::DestinationIsAnswered => {
+                let answer = self.destination.next_answer();
+                answer.map_or(Ok(()), |input| self.feed_destination(input))
+            }
+            Event::SourceNotices => self.source_loses_its_line(),
+            Event::SourceHangsUp => {
+                self.leave_source();
+                Ok(())
+            }
+            Event::DestinationNotices => self.destination_loses_its_link("the line is cut"),
+            Event::SourceHears(line) => self.source_hears(line),
+            Event::DestinationHears(line) => self.destination_hears(line),
+            Event::PageIsPushed => {
+                if let Some(record) = self.source.push()
+                    && let Some(line) = self.lines.whole(self.source.line)
+                {
+                    line.records.push_back(record);
+                }
+                Ok(())
+            }
+            Event::PageArrives(line) => self.page_arrives(line),
+            Event::FaultIsAnswered(line) => self.fault_is_answered(line),
+            Event::AllIsFilled => {
+                let filled = self.destination.filled();
+                self.feed_destination(filled)
             }
         }
-        if let Some(filled) = self.destination.filled() {
-            self.feed_destination(filled);
+    }
+
+    /// What must hold after every step, and what the tree does in between.
+    fn look(&mut self) -> Result<(), Broken> {
+        if self.destination.runs() && !self.it_ran {
+            self.it_ran = true;
+            self.destination.memory.begins(self.source.memory.all());
         }
+        self.seen.doubted |= self.source.state_name() == "InDoubt";
+        self.seen.starved |= self.destination.state_name() == "Starving";
+        self.lines.tidy(self.source.line, self.destination.link.map(|link| link.number));
+        self.seen.double |= self.lines.iter().count() > 1;
+        holds(!(self.source.runs() && self.destination.runs()), || "two copies run".into())?;
+        if self.source.runs() && self.random.one_in(4) {
+            self.source.memory.write(&mut self.random);
+        }
+        if self.destination.runs() && self.random.one_in(4) {
+            self.touch()?;
+        }
+        self.sync_sometimes();
+        Ok(())
     }
 
-    fn cut(&mut self) {
-        self.say(|| "the link is cut".into());
-        self.connected = false;
-        self.to_source.clear();
-        self.to_destination.clear();
-        self.source.pushes = false;
-        self.source.has_news = true;
-        self.destination.has_news = true;
-    }
-
-    /// Each side notices a cut in its own time; or has waited long enough.
-    fn someone_notices_or_waits(&mut self, troubled: bool) {
-        match self.random.below(4) {
-            0 if self.source.has_news => self.source_notices(),
-            1 if self.destination.has_news => self.destination_notices(),
-            // In quiet times only those are tired of waiting who wait for something lost.
-            2 if self.source.is_patient() && self.may_time_out(troubled) => {
-                self.feed_source(source::Input::TimedOut);
-            }
-            3 if self.destination.is_patient() && troubled && self.may_time_out(troubled) => {
-                self.feed_destination(destination::Input::TimedOut);
-            }
-            0 if !troubled => self.retry(),
+    fn sync_sometimes(&mut self) {
+        match self.random.below(16) {
+            0 => self.source.journal.sync(),
+            1 => self.destination.journal.sync(),
             _ => {}
         }
     }
 
-    fn may_time_out(&mut self, troubled: bool) -> bool {
-        let asks = matches!(self.source.state_name(), "InDoubt" | "Serving");
-        if troubled { self.random.below(8) == 0 } else { asks && !self.connected }
-    }
-
-    fn retry(&mut self) {
-        if self.source.state_name() == "Stuck" {
-            self.feed_source(source::Input::Retry);
+    fn touch(&mut self) -> Result<(), Broken> {
+        match self.destination.memory.touch(&mut self.random) {
+            Touch::Right => Ok(()),
+            Touch::Waits(page) => {
+                self.seen.waited_for_a_page = true;
+                self.ask_for(&[page]);
+                Ok(())
+            }
+            Touch::Wrong { page, read, written } => {
+                broken(format!("page {page} was read as {read}, and {written} was written"))
+            }
         }
-        if self.destination.state_name() == "Stuck" {
-            self.feed_destination(destination::Input::Retry);
+    }
+
+    fn ask_for(&mut self, pages: &[usize]) {
+        let link = self.destination.link.filter(|link| link.has_spoken);
+        let Some(line) = self.lines.whole(link.map(|link| link.number)) else { return };
+        for page in pages {
+            if !line.faults.contains(page) {
+                line.faults.push_back(*page);
+            }
         }
     }
 
-    fn source_notices(&mut self) {
-        self.source.has_news = false;
-        self.feed_source(source::Input::Disconnected { cause: "cut".into() });
+    pub(crate) fn feed_source(&mut self, input: source::Input) -> Result<(), Broken> {
+        let state = self.source.state_name();
+        self.say(|| format!("source {state} <- {input:?}"));
+        let said = self.source.feed(input)?;
+        self.source_says(said);
+        Ok(())
     }
 
-    fn destination_notices(&mut self) {
-        self.destination.has_news = false;
-        self.feed_destination(destination::Input::Disconnected { cause: "cut".into() });
-    }
-
-    /// What the drivers promise: the end of the old link is told before anything of the new one.
-    fn reconnect(&mut self, troubled: bool) {
-        if self.connected {
-            self.cut();
+    /// Dropped when there is no line: whoever missed it asks again.
+    fn source_says(&mut self, said: VecDeque<Message>) {
+        if let Some(line) = self.lines.whole(self.source.line) {
+            line.to_destination.extend(said.into_iter().map(Arrival::Said));
         }
-        self.source.has_news = false;
-        if self.destination.has_news {
-            self.destination_notices();
+    }
+
+    pub(crate) fn feed_destination(&mut self, input: destination::Input) -> Result<(), Broken> {
+        let state = self.destination.state_name();
+        self.say(|| format!("destination {state} <- {input:?}"));
+        let said = self.destination.feed(input)?;
+        let link = self.destination.link.filter(|link| link.has_spoken);
+        if let Some(line) = self.lines.whole(link.map(|link| link.number)) {
+            line.to_source.extend(said);
         }
-        if troubled && self.random.below(3) == 0 {
-            return self.source_notices();
+        Ok(())
+    }
+
+    /// What comes of a line that is not the present one is not for the machine.
+    fn source_hears(&mut self, number: u32) -> Result<(), Broken> {
+        let message = self.lines.find(number).and_then(|line| line.to_source.pop_front());
+        match message {
+            Some(message) if self.source.line == Some(number) => {
+                self.feed_source(source::Input::Message(message))
+            }
+            _ => Ok(()),
         }
-        self.connected = true;
-        self.feed_source(source::Input::Reconnected);
     }
 
-    fn crash_source(&mut self) {
-        self.crashes += 1;
-        self.say(|| "the source's agent dies and is restarted".into());
-        self.cut();
-        self.source.has_news = false;
-        self.source.restart();
+    fn destination_hears(&mut self, number: u32) -> Result<(), Broken> {
+        let arrival = self.lines.find(number).and_then(|line| line.to_destination.pop_front());
+        match (arrival, &mut self.destination.link) {
+            (Some(Arrival::Opened), _) => self.line_is_opened(number),
+            (Some(Arrival::Said(message)), Some(link)) if link.number == number => {
+                link.has_spoken = true;
+                self.feed_destination(destination::Input::Message(message))
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn crash_destination(&mut self) {
-        self.crashes += 1;
-        self.say(|| "the destination's agent dies and is restarted".into());
-        self.cut();
-        self.destination.has_news = false;
-        self.destination.restart();
+    /// A new line replaces the one before, which is ended, and its end is told first. A migration
+    /// that was over and had nobody on the line is found by its journal.
+    fn line_is_opened(&mut self, number: u32) -> Result<(), Broken> {
+        self.say(|| format!("line {number} opens at the destination"));
+        let old = self.destination.link.replace(Link { number, has_spoken: false });
+        if let Some(old) = old {
+            self.lines.cut(old.number, &mut self.random);
+            let cause = "the source has come back".into();
+            return self.feed_destination(destination::Input::Disconnected { cause });
+        }
+        let over = ["Complete", "Done", "Declined", "Discarded", "Listening", "Lost"];
+        if over.contains(&self.destination.state_name()) && !self.destination.has_work() {
+            self.destination.begin_again()?;
+        }
+        Ok(())
     }
 
-    fn reboot_source(&mut self) {
-        self.say(|| "the source reboots".into());
-        self.cut();
-        self.source.has_news = false;
-        self.source.reboot();
+    fn source_loses_its_line(&mut self) -> Result<(), Broken> {
+        self.source.loses_its_line();
+        self.feed_source(source::Input::Disconnected { cause: "the line is cut".into() })
     }
 
-    fn reboot_destination(&mut self) {
-        self.say(|| "the destination reboots".into());
-        self.cut();
-        self.destination.has_news = false;
-        self.destination.reboot(&mut self.random);
+    fn destination_loses_its_link(&mut self, cause: &str) -> Result<(), Broken> {
+        self.destination.link = None;
+        self.feed_destination(destination::Input::Disconnected { cause: cause.into() })
     }
 
-    fn is_at_rest(&self) -> bool {
-        let nothing_on_its_way =
-            !self.connected || (self.to_source.is_empty() && self.to_destination.is_empty());
-        nothing_on_its_way
-            && self.source.is_at_rest()
-            && self.destination.is_at_rest()
-            && !self.destination.has_news
-            && self.source.is_final()
+    fn source_acts(&mut self, troubled: bool) -> Result<(), Broken> {
+        let Some(action) = self.source.next_action(&mut self.random) else { return Ok(()) };
+        self.say(|| format!("source does {action:?}"));
+        if action == source::Action::Reap && !self.destination.was_complete {
+            return broken("the original was ended while pages were missing");
+        }
+        let trouble = self.strikes(troubled);
+        match self.source.perform(action, trouble, &mut self.random)? {
+            source_host::Done::Answered => Ok(()),
+            source_host::Done::Died => self.source_dies(),
+            source_host::Done::Dials => self.dial(troubled),
+            source_host::Done::Sends(records) => {
+                if let Some(line) = self.lines.whole(self.source.line) {
+                    line.records.extend(records);
+                }
+                Ok(())
+            }
+        }
     }
 
-    /// States in which nothing goes on by itself, and an operator is told why: the destination
-    /// forgot or lost what it ran, or the source lost what the destination still needs.
-    fn is_named(&self) -> bool {
-        let (here, there) = (self.source.state_name(), self.destination.state_name());
-        let doubt = here == "InDoubt" && matches!(there, "Lost" | "Discarded");
-        let starves = here == "Moved" && there == "Starving";
-        (doubt && self.destination.rebooted) || (starves && self.source.rebooted)
+    fn destination_acts(&mut self, troubled: bool) -> Result<(), Broken> {
+        let Some(action) = self.destination.next_action() else { return Ok(()) };
+        self.say(|| format!("destination does {action:?}"));
+        let trouble = self.strikes(troubled);
+        match self.destination.perform(action, trouble, &mut self.random)? {
+            destination_host::Done::Answered => Ok(()),
+            destination_host::Done::Died => self.destination_dies(),
+        }
     }
 
-    pub(crate) fn is_moved(&self) -> bool {
-        self.source.state_name() == "Moved"
+    fn strikes(&mut self, troubled: bool) -> bool {
+        let one_in = if self.unlucky { 2 } else { 25 };
+        self.unlucky = troubled && self.random.one_in(one_in);
+        self.unlucky
     }
 
-    pub(crate) fn nobody_runs(&self) -> bool {
-        !self.source.runs() && !self.destination.runs()
+    /// The line before is left; whether the destination knows that already is another matter.
+    fn dial(&mut self, troubled: bool) -> Result<(), Broken> {
+        if let Some(old) = self.source.line {
+            self.lines.cut(old, &mut self.random);
+        }
+        self.source.loses_its_line();
+        if troubled && self.random.one_in(3) {
+            let cause = "nobody answers".into();
+            return self.feed_source(source::Input::Disconnected { cause });
+        }
+        let line = self.lines.open();
+        self.source.line = Some(line);
+        self.say(|| format!("line {line} is made"));
+        self.feed_source(source::Input::Reconnected)
     }
 
-    fn assert_exactly_one(&self) {
-        assert!(self.source.runs() ^ self.destination.runs(), "one copy: {}", self.states());
-        assert_eq!(self.is_moved(), self.destination.runs(), "{}", self.states());
-        let there = self.destination.state_name();
-        let agrees = if self.is_moved() {
-            matches!(there, "Complete" | "Done")
-        } else {
-            matches!(there, "Discarded" | "Declined" | "Listening" | "Greeted")
+    fn page_arrives(&mut self, number: u32) -> Result<(), Broken> {
+        let Some(line) = self.lines.find(number) else { return Ok(()) };
+        if let Some(record) = line.records.pop_front() {
+            self.destination.take_record(record);
+        }
+        let nothing_follows = line_is_empty(&mut self.lines, number);
+        if nothing_follows && std::mem::take(&mut self.destination.asks_for_the_rest) {
+            let missing: Vec<usize> = self.destination.memory.missing().collect();
+            self.ask_for(&missing);
+        }
+        Ok(())
+    }
+
+    fn fault_is_answered(&mut self, number: u32) -> Result<(), Broken> {
+        let Some(line) = self.lines.find(number) else { return Ok(()) };
+        if let Some(page) = line.faults.pop_front() {
+            let record = self.source.pushed(page);
+            line.records.push_front(record);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn source_dies(&mut self) -> Result<(), Broken> {
+        self.seen.crashes += 1;
+        self.say(|| "the source's agent dies, and another comes".into());
+        self.leave_source();
+        self.source.restart()
+    }
+
+    pub(crate) fn destination_dies(&mut self) -> Result<(), Broken> {
+        self.seen.crashes += 1;
+        self.say(|| "the destination's agent dies, and another comes".into());
+        self.leave_destination();
+        self.destination.restart()
+    }
+
+    pub(crate) fn leave_source(&mut self) {
+        self.lines.cut_all(&mut self.random);
+        self.lines.forget_what_goes_to_source();
+    }
+
+    pub(crate) fn leave_destination(&mut self) {
+        self.lines.cut_all(&mut self.random);
+        self.lines.forget_what_goes_to_destination();
+    }
+
+    /// Nothing can happen but that somebody has waited for long enough, and slow disks with him.
+    pub(crate) fn time_passes(&mut self) -> Result<bool, Broken> {
+        let (here, there) = (self.source.patience_left(), self.destination.patience_left());
+        let slow = [self.source.journal.catches_up(), self.destination.journal.catches_up()];
+        self.seen.slow |= slow.contains(&true);
+        let Some(passed) = here.into_iter().chain(there).min() else {
+            return Ok(slow.contains(&true));
         };
-        assert!(agrees, "the two agree: {}", self.states());
+        self.source.waited += passed;
+        self.destination.waits(passed);
+        if self.source.patience_left() == Some(Duration::ZERO) {
+            self.feed_source(source::Input::TimedOut)?;
+        } else {
+            let tired = self.destination.tired();
+            self.feed_destination(tired)?;
+        }
+        self.look()?;
+        Ok(true)
     }
 
-    fn assert_one_or_named(&self) {
-        if self.nobody_runs() {
-            let named = self.source.rebooted || self.destination.rebooted;
-            assert!(named, "a tree only ends with its host: {}", self.states());
-        }
+    /// The next action of the source fails, whatever it is.
+    pub(crate) fn source_fails(&mut self) -> Result<(), Broken> {
+        self.unlucky = true;
+        self.source_acts(true)
+    }
+
+    pub(crate) fn destination_fails(&mut self) -> Result<(), Broken> {
+        self.unlucky = true;
+        self.destination_acts(true)
     }
 }
 
-/// What came of an action.
-pub(crate) enum Done {
-    Input(Box<destination::Input>),
-    Nothing,
-    Died,
+fn line_is_empty(lines: &mut Lines, number: u32) -> bool {
+    lines.find(number).is_none_or(|line| line.records.is_empty())
 }

@@ -47,7 +47,7 @@ fn told() -> Vec<(&'static str, Message)> {
         ("asked", Message::Inquire(Inquire { migration: ID })),
         ("everything pushed", Message::PushDone(PushDone {})),
         ("source is done", Message::Done(Done {})),
-        ("aborted there", Message::Abort(Abort { failure: failure() })),
+        ("aborted there", Message::Abort(Abort { failure: failure(), is_lost: false })),
     ]
 }
 

@@ -70,7 +70,7 @@ fn told() -> Vec<(&'static str, Message)> {
         ("ready", Message::Ready(Ready::default())),
         ("missing", Message::Missing(Missing::default())),
         ("complete", Message::Complete(Complete::default())),
-        ("aborted there", Message::Abort(Abort { failure: failure() })),
+        ("aborted there", Message::Abort(Abort { failure: failure(), is_lost: false })),
     ]
 }
 
@@ -80,7 +80,12 @@ pub(crate) fn inputs() -> Vec<(&'static str, Input)> {
     let layout = Bytes::new;
     let described =
         Input::Described { layout: layout(), monotonic_offset_ns: 0, boottime_offset_ns: 0 };
-    let measured = |dirty_pages| Input::Measured { dirty_pages, round_ns: 1_000_000_000 };
+    let measured = |dirty_pages| Input::Measured {
+        dirty_pages,
+        held_back_pages: 0,
+        compared_pages: 0,
+        round_ns: 1_000_000_000,
+    };
     inputs.extend([
         ("runs there", decided(Outcome::Running)),
         ("discarded there", decided(Outcome::Discarded)),

@@ -1,12 +1,14 @@
 //! The operator's answers for what leads out of the tree.
 
 use clap::{Args, ValueEnum};
-use engine::kinds::{OutsidePipe, Rules, Tcp, Terminal};
+use engine::kinds::{OutsidePipe, OutsideUnix, Rules, Tcp, Terminal};
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct RuleOptions {
-    /// TCP connections: the program sees them closed, or they stand against the move
-    #[arg(long, value_enum, default_value_t = TcpRule::Refuse)]
+    /// TCP connections: they go on, or stand against the move, or the program sees them closed; with
+    /// `reset` their peers do so as well
+    #[arg(long, value_enum, default_value_t = TcpRule::Established)]
     tcp: TcpRule,
     /// A terminal: its descriptors lead to /dev/null afterwards, or it stands against the move
     #[arg(long, value_enum, default_value_t = TerminalRule::Detach)]
@@ -14,23 +16,39 @@ pub(crate) struct RuleOptions {
     /// A pipe to or from a process outside: it leads to /dev/null, or stands against the move
     #[arg(long, value_enum, default_value_t = PipeRule::Null)]
     outside_pipe: PipeRule,
+    /// A unix socket connected to a process outside: it is connected again to the same name on the
+    /// destination, it is closed, or it stands against the move. `auto` connects datagram sockets
+    /// again, to the log for example, and refuses all others
+    #[arg(long, value_enum, default_value_t = UnixRule::Auto)]
+    unix: UnixRule,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
 enum TcpRule {
-    Close,
+    Established,
     Refuse,
+    Close,
+    Reset,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
 enum TerminalRule {
     Detach,
     Refuse,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize, Deserialize)]
 enum PipeRule {
     Null,
+    Refuse,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum, Serialize, Deserialize)]
+enum UnixRule {
+    #[default]
+    Auto,
+    Reconnect,
+    Close,
     Refuse,
 }
 
@@ -46,8 +64,16 @@ impl From<RuleOptions> for Rules {
                 PipeRule::Refuse => OutsidePipe::Refuse,
             },
             tcp: match options.tcp {
-                TcpRule::Close => Tcp::Close,
+                TcpRule::Established => Tcp::Established,
                 TcpRule::Refuse => Tcp::Refuse,
+                TcpRule::Close => Tcp::Close,
+                TcpRule::Reset => Tcp::Reset,
+            },
+            outside_unix: match options.unix {
+                UnixRule::Auto => OutsideUnix::Auto,
+                UnixRule::Reconnect => OutsideUnix::Reconnect,
+                UnixRule::Close => OutsideUnix::Close,
+                UnixRule::Refuse => OutsideUnix::Refuse,
             },
         }
     }

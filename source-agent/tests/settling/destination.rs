@@ -23,6 +23,8 @@ pub(crate) struct Destination {
     identity: Identity,
     port: u16,
     lines: mpsc::Receiver<Line>,
+    /// Fault connections are held for as long as we listen, unless a test takes them.
+    faults: mpsc::Receiver<Line>,
     accepting: AbortHandle,
     _home: TempDir,
 }
@@ -42,12 +44,13 @@ impl Destination {
         let home = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(home.path()).unwrap();
         let anywhere = "127.0.0.1:0".parse().unwrap();
-        let everybody = Arc::new(|_: &_| true);
+        let everybody = Arc::new(|_: &_| Ok(Vec::new()));
         let listener = Listener::bind(anywhere, &identity, everybody, &Tuning::bulk()).unwrap();
         let port = listener.address().port();
         let (arrived, lines) = mpsc::channel(4);
-        let accepting = tokio::spawn(accept(listener, arrived)).abort_handle();
-        Self { identity, port, lines, accepting, _home: home }
+        let (held, faults) = mpsc::channel(4);
+        let accepting = tokio::spawn(accept(listener, arrived, held)).abort_handle();
+        Self { identity, port, lines, faults, accepting, _home: home }
     }
 
     pub(crate) fn host(&self) -> &'static str {
@@ -66,6 +69,11 @@ impl Destination {
     pub(crate) async fn line(&mut self) -> Line {
         timeout(WAIT, self.lines.recv()).await.expect("a source calls").unwrap()
     }
+
+    /// The next stream for faults.
+    pub(crate) async fn faults(&mut self) -> Line {
+        timeout(WAIT, self.faults.recv()).await.expect("a source calls for faults").unwrap()
+    }
 }
 
 impl Drop for Destination {
@@ -74,9 +82,7 @@ impl Drop for Destination {
     }
 }
 
-async fn accept(listener: Listener, arrived: mpsc::Sender<Line>) {
-    // Fault connections are held for as long as we listen.
-    let mut held = Vec::new();
+async fn accept(listener: Listener, arrived: mpsc::Sender<Line>, held: mpsc::Sender<Line>) {
     while let Ok(incoming) = listener.accept().await {
         let connection = incoming.establish().await.unwrap();
         let control = connection.accept_control(FRAME_BYTES_MAX + 16, WAIT).await.unwrap();
@@ -89,7 +95,7 @@ async fn accept(listener: Listener, arrived: mpsc::Sender<Line>) {
         let line = Line { connection, sender, receiver, decoder, migration: head.migration };
         match head.check().unwrap() {
             Role::Control(_) => arrived.send(line).await.unwrap(),
-            _ => held.push(line),
+            _ => held.send(line).await.unwrap(),
         }
     }
 }
@@ -135,6 +141,11 @@ impl Line {
     /// As if the host had died.
     pub(crate) fn cut(self) {
         self.connection.close(link::CALLER_CODES, "cut by the test");
+    }
+
+    /// As if what asks on it had come to its end, with the connection still there.
+    pub(crate) async fn finish(self) {
+        self.sender.finish(WAIT).await.unwrap();
     }
 
     async fn hear(&mut self) -> Message {

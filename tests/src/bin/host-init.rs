@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use tests::host_init::{Program, Reply, Request, Setup, Status};
+use tests::host_init::{PATH, Program, Reply, Request, Setup, Status};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -38,6 +38,9 @@ fn main() -> Result<()> {
 /// nothing inside the host can see or hurt it, and clears up the shared directory at the end.
 fn outer(setup: &str) -> Result<()> {
     close_inherited_descriptors()?;
+    // In a chroot the name would be another one afterwards.
+    let own = std::env::current_exe().context("find this program")?;
+    let outside = File::open("/proc/self/ns/mnt").context("open the mount namespace")?;
     unshare(
         CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWPID
@@ -46,13 +49,13 @@ fn outer(setup: &str) -> Result<()> {
             | CloneFlags::CLONE_NEWIPC,
     )
     .context("unshare the host's namespaces")?;
-    let mut init = Command::new(std::env::current_exe()?)
-        .args(["init", setup])
-        .spawn()
-        .context("start PID 1 of the host")?;
+    let mut init =
+        Command::new(own).args(["init", setup]).spawn().context("start PID 1 of the host")?;
     writeln!(io::stdout(), "{}", init.id())?;
     let status = init.wait().context("wait for PID 1 of the host")?;
     let setup: Setup = serde_json::from_str(setup)?;
+    // Within the host something may be mounted on the directory, and it could not be removed.
+    setns(outside, CloneFlags::CLONE_NEWNS).context("go back to the test's mount namespace")?;
     remove_shared_directory(Path::new(&setup.shared))?;
     if !status.success() {
         bail!("PID 1 of {} ended with {status}", setup.hostname);
@@ -104,7 +107,9 @@ fn mount_private_directories(setup: &Setup) -> Result<()> {
         .context("mount the host's own /proc")?;
     for directory in PRIVATE {
         fs::create_dir_all(directory).with_context(|| format!("make {directory}"))?;
-        mount(Some("tmpfs"), *directory, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+        // As on any host: a tmpfs is everybody's otherwise, and files of trust there are refused.
+        let mode = if directory.starts_with("/etc/") { "mode=0755" } else { "mode=1777" };
+        mount(Some("tmpfs"), *directory, Some("tmpfs"), MsFlags::empty(), Some(mode))
             .with_context(|| format!("mount a private {directory}"))?;
     }
     for (directory, open) in setup.kept.iter().zip(&kept) {
@@ -235,8 +240,6 @@ impl Lines {
         lines
     }
 }
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A clean environment: whoever runs the tests may have set MAKEFLAGS, PYTHONPATH or LD_PRELOAD.
 fn exec(program: &Program) -> Result<()> {

@@ -2,14 +2,13 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use nix::sys::signal::{SigSet, Signal};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tests::redis::{Connection, Ledger, Writer, fill, verify_filled};
+use tests::on_sigterm;
+use tests::redis::{Connection, Ledger, Writer, fill, run_crowd, verify_filled};
 
 #[derive(Parser)]
 struct Arguments {
@@ -30,6 +29,9 @@ enum Action {
     Write { ledger: PathBuf },
     /// Check the counters against the file LEDGER.
     Audit { ledger: PathBuf },
+    /// Let COUNT clients write and check until SIGTERM, each with one connection that is lost when
+    /// the server does not answer for PATIENCE_S seconds.
+    Crowd { count: usize, patience_s: u64 },
 }
 
 fn main() -> Result<()> {
@@ -43,13 +45,20 @@ fn main() -> Result<()> {
             let ledger: Ledger = serde_json::from_slice(&fs::read(ledger)?)?;
             ledger.verify(&mut connect()?)
         }
+        Action::Crowd { count, patience_s } => {
+            let patience = Duration::from_secs(*patience_s);
+            let is_over = on_sigterm::flag()?;
+            run_crowd(&arguments.addresses[0], patience, *count, &is_over, |report| {
+                Ok(writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?)
+            })
+        }
     }
 }
 
 /// Every 100 ms one report goes to standard output.
 fn write(addresses: Vec<String>, ledger: &Path) -> Result<()> {
     const INTERVAL: Duration = Duration::from_millis(100);
-    let is_over = end_on_sigterm()?;
+    let is_over = on_sigterm::flag()?;
     let mut writer = Writer::new(addresses);
     let mut reported = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
@@ -61,18 +70,4 @@ fn write(addresses: Vec<String>, ledger: &Path) -> Result<()> {
     }
     writeln!(io::stdout(), "{}", serde_json::to_string(&writer.report)?)?;
     fs::write(ledger, serde_json::to_vec(&writer.ledger)?).context("write the ledger")
-}
-
-fn end_on_sigterm() -> Result<Arc<AtomicBool>> {
-    let mut end = SigSet::empty();
-    end.add(Signal::SIGTERM);
-    end.thread_block()?;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&is_over);
-    std::thread::spawn(move || {
-        if end.wait().is_ok() {
-            seen.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(is_over)
 }

@@ -5,6 +5,7 @@ use crate::host_init::Status;
 use crate::moved::Moved;
 use crate::{place, wait};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 pub const CONFIG: &str = "/etc/migrate";
 
 /// The two agents of one host journal apart from each other.
-const SOURCE_STATE: &str = "/var/lib/migrate/source";
+pub const SOURCE_STATE: &str = "/var/lib/migrate/source";
 const DESTINATION_STATE: &str = "/var/lib/migrate/destination";
 
 /// How long one move may take, with gigabytes of memory on a loaded machine.
@@ -22,9 +23,14 @@ impl TwoHosts {
     /// Two hosts that trust each other, with an agent on both: a process can go there and back.
     pub fn with_agents() -> Result<Self> {
         let mut hosts = Self::new()?;
-        hosts.introduce()?;
-        hosts.agents = vec![start_agent(&hosts.a)?, start_agent(&hosts.b)?];
+        hosts.start_agents()?;
         Ok(hosts)
+    }
+
+    pub(super) fn start_agents(&mut self) -> Result<()> {
+        self.introduce()?;
+        self.agents = vec![start_agent(&self.a)?, start_agent(&self.b)?];
+        Ok(())
     }
 
     /// Exchanges identities: what an operator does once with `migrate fingerprint`.
@@ -45,6 +51,11 @@ impl TwoHosts {
         let peaks = self.agents.iter().zip([&self.a, &self.b]);
         let peaks = peaks.map(|(agent, host)| peak_kib(host, agent.pid).context("a dead agent"));
         peaks.collect::<Result<Vec<_>>>()?.into_iter().max().context("no agents were started")
+    }
+
+    /// The destination agents, on `a` and on `b`.
+    pub fn agent_pids(&self) -> Vec<i32> {
+        self.agents.iter().map(|agent| agent.pid).collect()
     }
 
     /// Moves a process and waits for the command's end, whatever that is.
@@ -86,6 +97,22 @@ impl TwoHosts {
         Ok(moved)
     }
 
+    /// Everything that the destination agent of `host` has logged.
+    pub fn agent_log(&self, host: &Host) -> Result<String> {
+        Ok(fs::read_to_string(&self.agent(host)?.stderr)?)
+    }
+
+    /// As `kill -9` does it.
+    pub fn kill_agent(&self, host: &Host) -> Result<()> {
+        host.signal(self.agent(host)?.pid, Signal::SIGKILL)
+    }
+
+    fn agent(&self, host: &Host) -> Result<&Started> {
+        let mut agents = self.agents.iter().zip([&self.a, &self.b]);
+        let found = agents.find(|(_, at)| at.name() == host.name());
+        found.map(|(agent, _)| agent).context("no agents were started")
+    }
+
     /// The end of what either destination agent has logged.
     fn agents_said(&self) -> String {
         let said = |(agent, host): (&Started, &Host)| {
@@ -114,10 +141,16 @@ fn fingerprint(host: &Host) -> Result<String> {
 
 /// Starts `dest-agent` on a host and waits until it listens.
 pub fn start_agent(host: &Host) -> Result<Started> {
+    start_agent_with(host, &[])
+}
+
+/// The same with more in its environment, such as a failure point.
+pub fn start_agent_with(host: &Host, more: &[(&str, &str)]) -> Result<Started> {
     let agent = place::program("dest-agent")?;
     let listen = format!("{}:7747", host.address().v4);
     let argv = [&agent, "--listen", &listen, "--config", CONFIG, "--state", DESTINATION_STATE];
-    let agent = host.spawn_with(&argv, &[("RUST_LOG", &log_level())])?;
+    let level = log_level();
+    let agent = host.spawn_with(&argv, &[&[("RUST_LOG", level.as_str())], more].concat())?;
     wait::until(
         wait::PATIENCE,
         || format!("dest-agent on {} to listen", host.name()),
@@ -129,6 +162,33 @@ pub fn start_agent(host: &Host) -> Result<Started> {
         },
     )?;
     Ok(agent)
+}
+
+/// The control socket of [`start_source_agent`], for `migrate --socket`.
+pub const SOCKET: &str = "/tmp/source-agent.sock";
+
+/// Starts `source-agent` on a host and waits until it listens.
+pub fn start_source_agent(host: &Host) -> Result<Started> {
+    let agent = place::program("source-agent")?;
+    let argv = [&agent, "--socket", SOCKET, "--config", CONFIG, "--state", SOURCE_STATE];
+    let agent = host.spawn_with(&argv, &[("RUST_LOG", &log_level())])?;
+    wait::until(
+        wait::PATIENCE,
+        || format!("source-agent on {} to listen", host.name()),
+        || {
+            if host.status(agent.pid)? != Status::Running {
+                bail!("source-agent ended: {}", fs::read_to_string(&agent.stderr)?);
+            }
+            Ok(fs::read_to_string(&agent.stdout)?.starts_with("listening on ").then_some(()))
+        },
+    )?;
+    Ok(agent)
+}
+
+/// What `migrate list` says on a host.
+pub fn listed(host: &Host) -> Result<String> {
+    let migrate = place::program("migrate")?;
+    host.run(&[&migrate, "list", "--state", SOURCE_STATE, "--socket", SOCKET])?.success()
 }
 
 /// The log level of the test run goes for the agents too.

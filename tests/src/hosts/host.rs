@@ -38,6 +38,14 @@ pub struct Started {
     pub stderr: PathBuf,
 }
 
+impl Started {
+    /// Everything that it has said until now.
+    pub fn story(&self) -> String {
+        let said = |path| fs::read_to_string(path).unwrap_or_default();
+        format!("{}{}", said(&self.stdout), said(&self.stderr))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Output {
     pub status: Status,

@@ -23,12 +23,17 @@ pub enum Answer {
 
 impl Connection {
     pub fn open(address: &str) -> Result<Self> {
+        Self::open_patient(address, PATIENCE)
+    }
+
+    /// Waits so long for every answer.
+    pub fn open_patient(address: &str, patience: Duration) -> Result<Self> {
         let address = address.to_socket_addrs()?.next().context("an address")?;
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 

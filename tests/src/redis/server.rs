@@ -16,10 +16,16 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts redis-server without any persistence: what it has is in its memory alone.
 pub fn start(hosts: &TwoHosts, host: &Host) -> Result<Started> {
+    start_within(hosts, host, &[])
+}
+
+/// The same by another command, which becomes redis-server.
+pub fn start_within(hosts: &TwoHosts, host: &Host, within: &[&str]) -> Result<Started> {
     let directory = place::text(hosts.shared())?;
     let argv = [
+        within,
         &["redis-server", "--port", PORT, "--dir", &directory, "--save", ""][..],
-        &["--appendonly", "no", "--bind", "0.0.0.0", "--protected-mode", "no"],
+        &["--appendonly", "no", "--bind", "0.0.0.0", "::", "--protected-mode", "no"],
     ];
     let server = host.spawn(&argv.concat())?;
     wait::until(

@@ -6,6 +6,7 @@
 //! function that the destination lacks becomes the system call that it stands for.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 const PT_DYNAMIC: u32 = 2;
 const DT_STRTAB: u64 = 5;
@@ -25,6 +26,27 @@ pub(crate) struct Function {
 pub(crate) struct Patch {
     pub(crate) offset: u64,
     pub(crate) code: Vec<u8>,
+}
+
+/// `e_shoff`, `e_shentsize` and `e_shnum` of elf(5).
+const SECTIONS: Range<usize> = 40..48;
+const SECTION_BYTES: Range<usize> = 58..60;
+const SECTION_COUNT: Range<usize> = 60..62;
+
+/// How long the image is: its section headers are the last of it. Behind them is nothing of it.
+pub(crate) fn length(image: &[u8]) -> Option<u64> {
+    let word = |range: Range<usize>| {
+        let bytes = image.get(range)?.iter().rev();
+        Some(bytes.fold(0, |word, byte| word << 8 | u64::from(*byte)))
+    };
+    let sections = word(SECTION_BYTES)? * word(SECTION_COUNT)?;
+    image.starts_with(b"\x7fELF").then(|| word(SECTIONS)?.checked_add(sections))?
+}
+
+/// Whether these are images of the same kernel, whatever lies behind them.
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let end = length(other).and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(other.len());
+    one.len() == other.len() && one.get(..end) == other.get(..end)
 }
 
 /// The system call that does what a function of the vdso does, arguments included.
@@ -53,7 +75,7 @@ pub(crate) fn redirect(
     let mut patches: BTreeMap<u64, Patch> = BTreeMap::new();
     for (name, function) in &theirs {
         let code = match (ours.get(name), system_call(name)) {
-            (Some(there), _) => jump(destination_at + there.offset),
+            (Some(there), _) => jump(destination_at.wrapping_add(there.offset)),
             (None, Some(number)) => call(number),
             // Intel SGX enclaves: nobody can enter one without the hardware device, and that is
             // refused as a mapping.
@@ -93,11 +115,12 @@ pub(crate) fn functions(image: &[u8]) -> Option<BTreeMap<String, Function>> {
     let count = strings.checked_sub(symbols)? / SYMBOL_BYTES;
     let mut found = BTreeMap::new();
     for index in 1..count.min(1024) {
-        let at = symbols + index * SYMBOL_BYTES;
-        let kind = byte(image, at + 4)? & 0xf;
-        let (offset, length) = (word(image, at + 8)?, word(image, at + 16)?);
+        let at = symbols.checked_add(index * SYMBOL_BYTES)?;
+        let end = at.checked_add(SYMBOL_BYTES)?;
+        let kind = byte(image, end - 20)? & 0xf;
+        let (offset, length) = (word(image, end - 16)?, word(image, end - 8)?);
         if kind == STT_FUNC && offset != 0 {
-            let name = text(image, strings + u64::from(half(image, at)?))?;
+            let name = text(image, strings.checked_add(half(image, at)?.into())?)?;
             found.insert(name, Function { offset, length });
         }
     }
@@ -111,12 +134,13 @@ fn dynamic_entries(image: &[u8]) -> Option<BTreeMap<u64, u64>> {
     let headers = word(image, 32)?;
     let count = u64::from(u16::from_le_bytes([byte(image, 56)?, byte(image, 57)?]));
     let dynamic = (0..count)
-        .map(|index| headers + index * 56)
+        .map_while(|index| headers.checked_add(index * 56))
         .find(|&at| half(image, at) == Some(PT_DYNAMIC))?;
-    let (offset, length) = (word(image, dynamic + 8)?, word(image, dynamic + 32)?);
+    let field = |at: u64| word(image, dynamic.checked_add(at)?);
+    let (offset, length) = (field(8)?, field(32)?);
     let mut entries = BTreeMap::new();
     for at in (offset..offset.checked_add(length.min(4096))?).step_by(16) {
-        entries.insert(word(image, at)?, word(image, at + 8)?);
+        entries.insert(word(image, at)?, word(image, at.checked_add(8)?)?);
     }
     Some(entries)
 }

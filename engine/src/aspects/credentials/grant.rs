@@ -33,6 +33,16 @@ pub(super) fn check(wanted: &Capabilities) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
+/// Setting an id to -1 leaves it as it is, setresuid(2): in a thread that is still root's.
+pub(super) fn check_ids(image: &Image) -> io::Result<()> {
+    let ids = [image.user, image.group];
+    let named = ids.iter().flat_map(|ids| [ids.real, ids.effective, ids.saved, ids.file_system]);
+    match named.chain(image.groups.iter().copied()).any(|id| id == u32::MAX) {
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, "4294967295 is nobody's id")),
+        false => Ok(()),
+    }
+}
+
 /// Steps 1 to 3.
 pub(super) fn prepare(wanted: &Capabilities, object: &Object, batch: &mut Batch) {
     let clear = args![libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0];

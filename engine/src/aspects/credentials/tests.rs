@@ -129,3 +129,23 @@ fn that_the_agent_cannot_give_are_named() {
         assert_eq!(error.source.to_string(), "this host's agent cannot give capability 63");
     });
 }
+
+/// setresuid(2) takes -1 for "as it is", and the stub is root's.
+#[test]
+fn with_an_id_that_means_no_change_are_refused() {
+    alone(|| {
+        let forge: [fn(&mut Image); 5] = [
+            |image| image.user.real = u32::MAX,
+            |image| image.user.effective = u32::MAX,
+            |image| image.user.file_system = u32::MAX,
+            |image| image.group.saved = u32::MAX,
+            |image| image.groups.push(u32::MAX),
+        ];
+        for forge in forge {
+            let mut image = of_a_service();
+            forge(&mut image);
+            let error = restore::<Credentials>(&image).unwrap_err();
+            assert_eq!(error.source.to_string(), "4294967295 is nobody's id");
+        }
+    });
+}

@@ -1,5 +1,6 @@
 //! Namespaces other than ours, namespaces(7). Time namespaces are no obstacle: the destination
-//! makes one anyway, so that clocks go on.
+//! makes one anyway, so that clocks go on. Nor is a network namespace that all of the tree lives in,
+//! which is for `crate::network::namespace` to judge.
 
 use super::super::Subject;
 use crate::error::Object;
@@ -28,6 +29,7 @@ pub(super) fn examine(subject: &Subject<'_>) -> Vec<Refusal> {
     } else {
         (process, Object::Thread { pid: subject.pid, tid: subject.tid })
     };
+    let is_judged_here = |kind: &str| !leads || kind != "net";
     let refusal = |name: &str| Refusal {
         object: object.clone(),
         reason: format!("is in another {name} namespace"),
@@ -35,6 +37,7 @@ pub(super) fn examine(subject: &Subject<'_>) -> Vec<Refusal> {
     };
     KINDS
         .iter()
+        .filter(|(kind, _)| is_judged_here(kind))
         .filter(|(kind, _)| differs(&subject.path(&format!("ns/{kind}")), &compared, kind))
         .map(|(_, name)| refusal(name))
         .collect()

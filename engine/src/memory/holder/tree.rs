@@ -102,8 +102,8 @@ fn is_gone(kept: &Kept) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::asleep::Asleep;
     use std::path::Path;
-    use std::process::Command;
 
     #[test]
     fn everything_in_a_watched_cgroup_dies() {
@@ -111,19 +111,17 @@ mod tests {
         let Some(root) =
             version_2.iter().find(|root| Path::new(root).join("cgroup.procs").exists())
         else {
-            eprintln!("no cgroup v2 here: not run");
-            return;
+            return crate::skipped::skip("no cgroup v2 here");
         };
         let cgroup = Path::new(root).join(format!("holder-test-{}", std::process::id()));
         if let Err(cause) = std::fs::create_dir(&cgroup) {
-            eprintln!("no cgroup can be made ({cause}): not run");
-            return;
+            return crate::skipped::skip(&format!("no cgroup can be made: {cause}"));
         }
-        let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut sleeper = Asleep::start();
         std::fs::write(cgroup.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
         let cgroups = vec![File::open(&cgroup).unwrap().into()];
         Tree { processes: Vec::new(), cgroups }.kill(&[]);
-        let status = sleeper.wait().unwrap();
+        let status = sleeper.child().wait().unwrap();
         std::fs::remove_dir(&cgroup).unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
     }

@@ -1,5 +1,6 @@
 //! The holder's own life: attended by an agent, orphaned, and its end.
 
+use super::switch::Parts;
 use super::tree::Tree;
 use super::{Kept, limit_waits, tag};
 use crate::error::{Error, Object, OnObject as _};
@@ -33,13 +34,16 @@ pub fn run(path: &Path, grace: Duration) -> Result<End, Error> {
     let socket = io::stdin().as_fd().try_clone_to_owned().on("take the socket to", host)?;
     let agent = Agent::new(socket).on("watch the agent on", host)?;
     let door = Door::open(path).on("listen for agents at", || file(path))?;
-    let mut keep = Keep { door, kept: Vec::new(), tree: Tree::default() };
+    let mut keep = Keep { switch: Parts::default(), door, kept: Vec::new(), tree: Tree::default() };
+    keep.receive_switch(&agent).on("take the switch to", host)?;
     sys::holder::send(agent.socket.as_fd(), &[tag::READY], None).on("greet the agent on", host)?;
     keep.live(agent, grace).on("hold userfaultfds on", host)
 }
 
 #[derive(Debug)]
 struct Keep {
+    /// The first to be dropped: as when we are killed, the tree dies before its descriptors.
+    switch: Parts,
     door: Door,
     kept: Vec<Kept>,
     tree: Tree,
@@ -52,6 +56,10 @@ impl Keep {
                 return Ok(End::Released);
             }
             drop(agent);
+            if self.switch.agent_died_alone() {
+                tracing::warn!("the agent died with news of the tree that nobody else has");
+                break;
+            }
             match self.wait_for_successor(grace)? {
                 Some(successor) => agent = successor,
                 None => break,
@@ -91,21 +99,40 @@ impl Keep {
                 }
                 other => other?,
             };
-            let Some((bytes, fd)) = message else { return Ok(Attended::Alone) };
-            match (bytes.split_first(), fd) {
-                (Some((&tag::HOLD, name)), Some(fd)) => {
-                    let name = String::from_utf8_lossy(name).into_owned();
-                    self.kept.push(Kept::Held { name, fd });
-                }
-                (Some((&tag::NOTE, text)), None) => {
-                    self.kept.push(Kept::Note(String::from_utf8_lossy(text).into_owned()));
-                }
-                (Some((&tag::WATCH, _)), Some(fd)) => self.tree.processes.push(fd),
-                (Some((&tag::CGROUP, _)), Some(fd)) => self.tree.cgroups.push(fd),
-                (Some((&tag::RELEASE, _)), None) => return Ok(Attended::Released),
-                _ => tracing::warn!("a message from the agent makes no sense"),
+            let Some(message) = message else { return Ok(Attended::Alone) };
+            if self.take_in(message)? == Attended::Released {
+                return Ok(Attended::Released);
             }
         }
+    }
+
+    fn take_in(&mut self, (bytes, fd): (Vec<u8>, Option<OwnedFd>)) -> io::Result<Attended> {
+        match (bytes.split_first(), fd) {
+            (Some((&tag::HOLD, name)), Some(fd)) => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                self.kept.push(Kept::Held { name, fd });
+            }
+            (Some((&tag::NOTE, text)), None) => {
+                self.kept.push(Kept::Note(String::from_utf8_lossy(text).into_owned()));
+            }
+            (Some((&tag::SWITCH, name)), Some(fd)) => {
+                self.switch.add(name, fd);
+            }
+            (Some((&tag::WATCH, _)), Some(fd)) => self.tree.processes.push(fd),
+            (Some((&tag::CGROUP, _)), Some(fd)) => self.tree.cgroups.push(fd),
+            (Some((&tag::RELEASE, _)), None) => return Ok(Attended::Released),
+            _ => tracing::warn!("a message from the agent makes no sense"),
+        }
+        Ok(Attended::Still)
+    }
+
+    /// Before there is anything to hold.
+    fn receive_switch(&mut self, agent: &Agent) -> io::Result<()> {
+        while !self.switch.hold()? {
+            let message = sys::holder::receive(agent.socket.as_fd(), true)?;
+            self.take_in(message.ok_or(io::ErrorKind::ConnectionReset)?)?;
+        }
+        Ok(())
     }
 
     fn wait_for_successor(&mut self, grace: Duration) -> io::Result<Option<Agent>> {
@@ -136,6 +163,10 @@ impl Keep {
             };
             let message = [&[tag], text.as_bytes()].concat();
             sys::holder::send(agent.socket.as_fd(), &message, fd)?;
+        }
+        for (name, fd) in self.switch.iter() {
+            let message = [&[tag::SWITCH], name.as_bytes()].concat();
+            sys::holder::send(agent.socket.as_fd(), &message, Some(fd.as_fd()))?;
         }
         sys::holder::send(agent.socket.as_fd(), &[tag::READY], None)?;
         Ok(agent)

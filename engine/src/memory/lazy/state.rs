@@ -7,6 +7,7 @@
 use super::ledger::{Change, name_of_child};
 use super::space::{Content, Progress, Space, Tally};
 use super::statistics::Statistics;
+use crate::failure_point;
 use crate::memory::holder::Holder;
 use crate::memory::page_set::{PAGE_BYTES, PageSet, Run};
 use crate::sys::uffd_missing::{Event, MissingUffd, Placed};
@@ -75,6 +76,13 @@ impl State {
                     break;
                 }
             }
+            // Whoever waits for such a page would wait for ever, so nobody may go on as if it came.
+            if progress == Progress::Settled
+                && let Some(run) = space.missing.within(run.address, run.pages).next()
+            {
+                let why = format!("the page at {:#x} is missing and has no place", run.address);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             if !space.waiting.is_empty() {
                 note_waits(space, &mut self.statistics);
             }
@@ -101,23 +109,42 @@ impl State {
         }
     }
 
-    /// Reads what a space has to say, and acts on it.
+    /// Reads what a space has to say, and acts on it: all there is, or a good part of it. What is
+    /// left is there when it is asked next.
     pub(super) fn read_events(&mut self, index: usize, said: &mut Vec<Said>) -> io::Result<()> {
-        let mut buffer = EventBuffer::new(EVENTS_AT_ONCE);
-        loop {
-            let events = self.spaces[index].uffd.read(&mut buffer)?;
-            let more = events.len() == EVENTS_AT_ONCE;
-            let mut events = events.into_iter();
-            while let Some(event) = events.next() {
-                if let Err(cause) = self.handle(index, event, said) {
-                    // A forked child's descriptor may be among them: closed, it would read zeros.
-                    std::mem::forget(events);
-                    return Err(cause);
-                }
+        let Some(holder) = self.holder.clone() else {
+            return self.read_some(index, EVENTS_AT_ONCE, said);
+        };
+        let uffd = Arc::clone(&self.spaces[index].uffd);
+        let faults = uffd.pending_faults();
+        if faults > 0 {
+            self.read_some(index, faults.min(EVENTS_AT_ONCE), said)?;
+        }
+        if !uffd.has_events() {
+            return Ok(());
+        }
+        // What comes now is news of the program: until it is passed on, nobody but us has it.
+        let _alone = holder.alone()?;
+        self.read_some(index, EVENTS_AT_ONCE, said)
+    }
+
+    fn read_some(&mut self, index: usize, count: usize, said: &mut Vec<Said>) -> io::Result<()> {
+        let mut buffer = EventBuffer::new(count);
+        let mut events = self.spaces[index].uffd.read(&mut buffer)?.into_iter();
+        while let Some(event) = events.next() {
+            if let Err(cause) = self.handle(index, event, said) {
+                // A forked child's descriptor may be among them: closed, it would read zeros.
+                std::mem::forget(events);
+                self.nobody_knows();
+                return Err(cause);
             }
-            if !more {
-                return Ok(());
-            }
+        }
+        Ok(())
+    }
+
+    fn nobody_knows(&self) {
+        if let Some(holder) = &self.holder {
+            holder.stay_alone();
         }
     }
 
@@ -147,6 +174,7 @@ impl State {
             && let Err(error) = holder.note(&change.note(&space.name))
         {
             tracing::error!(%error, "a successor will not know what the program changed");
+            holder.stay_alone();
         }
         let dropped = change.apply(space);
         self.tell_unwanted(index, dropped, said);
@@ -188,11 +216,14 @@ impl State {
     /// only one, the child would read zeros. A holder that is gone is no reason to stop serving.
     fn fork(&mut self, index: usize, child: MissingUffd) {
         self.statistics.forks += 1;
+        // A test kills us here, or keeps us.
+        let _ = failure_point::reach("destination.lazy-fork.before");
         let name = name_of_child(&self.spaces[index].name, self.statistics.forks);
         if let Some(holder) = &self.holder
             && let Err(error) = holder.hold(&name, &child)
         {
             tracing::error!(%error, "a forked child has no holder");
+            holder.stay_alone();
         }
         let child = self.spaces[index].fork(name, child);
         self.spaces.push(child);

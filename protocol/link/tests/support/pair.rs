@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::{Connection, Identity, KnownHosts, LinkError, Listener, Tuning, connect};
+use link::{
+    Authorised, AuthorizedHosts, Connection, Fingerprint, Identity, KnownHosts, LinkError,
+    Listener, Refused, Tuning, connect,
+};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
 pub(crate) const HOST: &str = "hostb";
@@ -18,6 +21,13 @@ pub(crate) fn identity() -> Identity {
 
 pub(crate) fn anywhere() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
+}
+
+/// Lets the host with this key in.
+pub(crate) fn only(key: Fingerprint) -> Authorised {
+    let mut hosts = AuthorizedHosts::default();
+    hosts.add(key);
+    Arc::new(move |shown| Ok(hosts.admit(shown)?))
 }
 
 /// A source, a destination, and what each has been told of the other.
@@ -33,25 +43,20 @@ impl Pair {
     /// Two hosts that trust each other.
     pub(crate) fn new(tuning: Tuning) -> Self {
         let source = identity();
-        let may_send = source.fingerprint();
-        Self::between(source, move |key| *key == may_send, tuning)
+        let authorised = only(source.fingerprint());
+        Self::between(source, authorised, tuning)
     }
 
     /// A destination that does not let the source in.
     pub(crate) fn unauthorised() -> Self {
-        Self::between(identity(), |_| false, Tuning::bulk())
+        Self::between(identity(), Arc::new(|_| Err(Refused::NotListed.into())), Tuning::bulk())
     }
 
-    fn between(
-        source: Identity,
-        authorised: impl Fn(&link::Fingerprint) -> bool + Send + Sync + 'static,
-        tuning: Tuning,
-    ) -> Self {
+    fn between(source: Identity, authorised: Authorised, tuning: Tuning) -> Self {
         let destination = identity();
         let mut known_hosts = KnownHosts::default();
         known_hosts.add(HOST, destination.fingerprint());
-        let listener =
-            Listener::bind(anywhere(), &destination, Arc::new(authorised), &tuning).unwrap();
+        let listener = Listener::bind(anywhere(), &destination, authorised, &tuning).unwrap();
         Self { source, destination, known_hosts, listener, tuning }
     }
 
