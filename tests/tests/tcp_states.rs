@@ -97,11 +97,3 @@ fn states(host: &Host) -> Result<BTreeMap<String, usize>> {
     }
     Ok(states)
 }
-
-/// When both sides have finished, it does not matter any more who was first: LAST_ACK goes on as CLOSING.
-fn merged(states: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
-    let mut states = states.clone();
-    let last = states.remove("09").unwrap_or(0);
-    *states.entry("0B".into()).or_insert(0) += last;
-    states
-}
