@@ -11,10 +11,10 @@ mod processes;
 mod tracees;
 
 use crate::aspects::{self, Privileges, Subject, read_status};
-use crate::descriptors::{self, DescriptorsImage};
+use crate::descriptors::{self, DescriptorsImage, Table};
 use crate::error::{Error, Object, OnObject as _};
 use crate::image::Layout;
-use crate::kinds::{Note, Rules};
+use crate::kinds::{Findings, Note, Rules};
 use crate::memory::{backing, mapping};
 use crate::network::{self, Lock, namespace};
 use crate::refusal::Refusal;
@@ -22,6 +22,9 @@ use crate::source;
 use crate::tree::{self, Life, Process};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
+
+/// How often the descriptors of a running tree are looked at before they stand against its move.
+const LOOKS_MAX: u32 = 5;
 
 /// What the destination is told of the tree before it accepts.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -93,8 +96,7 @@ pub fn examine(root: i32, rules: Rules, counting: Counting) -> Result<Examined, 
     examined.refusals.extend(network.refusals);
     // Whatever is asked of its sockets is asked where they are.
     let _inside = namespace::enter(network.namespace.as_ref())?;
-    let table = descriptors::collect(&pids)?;
-    let findings = descriptors::examine(&table, &rules);
+    let (table, findings) = look_at_descriptors(&pids, &rules)?;
     examined.refusals.extend(findings.refusals);
     examined.notes = findings.notes;
     let needs_lock = match network.namespace {
@@ -115,6 +117,24 @@ pub fn examine(root: i32, rules: Rules, counting: Counting) -> Result<Examined, 
         examined.inventory = Some(inventory);
     }
     Ok(examined)
+}
+
+/// A program that opens and closes meanwhile is seen in the middle of it: a descriptor that was
+/// closed is still registered in an epoll that was read before. What stands against the move is
+/// what every look finds.
+fn look_at_descriptors(pids: &[i32], rules: &Rules) -> Result<(Table, Findings), Error> {
+    let mut table = descriptors::collect(pids)?;
+    let mut findings = descriptors::examine(&table, rules);
+    for _ in 1..LOOKS_MAX {
+        if findings.refusals.is_empty() {
+            break;
+        }
+        table = descriptors::collect(pids)?;
+        let mut again = descriptors::examine(&table, rules);
+        again.refusals.retain(|refusal| findings.refusals.contains(refusal));
+        findings = again;
+    }
+    Ok((table, findings))
 }
 
 fn look_into(
