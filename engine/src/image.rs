@@ -2,6 +2,31 @@
 //!
 //! Process → Thread → Aspect; Descriptor → Description → Object; each by id. Everything here may
 //! come from a hostile host or file: it is checked where it is used, never asserted.
+//!
+//! A directory is written by a [`Writer`], opened as a [`StoredImage`], and played back into a
+//! [`Stage`](crate::stage::Stage) by a [`Playback`]: the same messages and the same pages as
+//! between two hosts. `docs/image.md` describes its files.
+
+mod buffer;
+mod codec;
+mod directory;
+mod framed;
+mod index;
+pub mod manifest;
+mod playback;
+mod serving;
+mod store;
+mod stored;
+mod writer;
+
+pub use buffer::Buffer;
+pub use manifest::{Manifest, Tree};
+pub use framed::VERSION;
+pub use playback::{Fill, Playback};
+pub use serving::{Served, Wanted};
+pub use store::{Size, Store};
+pub use stored::StoredImage;
+pub use writer::{Manner, Writer};
 
 use crate::aspects::{AspectImage, RseqImage};
 use crate::clocks::Clocks;
@@ -225,3 +250,6 @@ pub fn decode<M: prost::Message + Default>(part: &str, bytes: &[u8]) -> Result<M
         Error::invalid("read the", Object::Image { part: part.to_owned() }, error.to_string())
     })
 }
+
+#[cfg(test)]
+mod tests;

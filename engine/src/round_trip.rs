@@ -2,6 +2,7 @@
 
 mod hostile;
 mod sockets;
+mod stored;
 
 use crate::asleep::Asleep;
 use crate::freeze;

@@ -26,6 +26,7 @@ use crate::memory::PageSink;
 use crate::memory::read::Pages;
 use crate::memory::tracker::{self, Method};
 use crate::tree::{self, Life, Process};
+pub(crate) use eager::of_process as needed_at_once;
 pub use frozen::Captured;
 use mappings::Identities;
 use network::Network;

@@ -1,11 +1,13 @@
 //! The command line of `migrate`.
 
+mod images;
 mod rules;
 mod trust;
 
 use crate::codec::Compress;
 use crate::place::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use images::{Afterwards, Dump, Hold, Image, ImageStep, OneImage, Restore};
 use protocol::{Lazy, MigrationId, Outcome};
 pub(crate) use rules::RuleOptions;
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,14 @@ pub(crate) enum Command {
     Settle(Settle),
     /// Cancel a move that the source agent is at work on
     Cancel(Cancel),
+    /// Store a running tree in a directory
+    Dump(Dump),
+    /// Bring a tree back that was stored in a directory
+    Restore(Restore),
+    /// Look at what was stored, verify it, or merge it with its parents
+    Image(Image),
+    #[command(hide = true)]
+    Holder(Hold),
 }
 
 /// Required, unless there is a subcommand.

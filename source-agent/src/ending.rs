@@ -9,7 +9,7 @@ use protocol::{Failure, MigrationId, Outcome, Phase, Refusal};
 use std::error::Error;
 use words::{
     FORGOTTEN, GIVEN_UP, GONE, IN_DOUBT, KEPT_HERE, MISSING, NOT_ENDED, NOT_LET_GO, and_then,
-    doubt, end, failed, forget, let_go, send,
+    cancelled, doubt, end, failed, forget, let_go, refused, send,
 };
 
 /// What was to be done: the same failure is told differently of a move that was never meant.
@@ -17,6 +17,8 @@ use words::{
 pub(crate) enum Purpose {
     Move,
     Check,
+    Dump,
+    Restore,
 }
 
 #[derive(Debug)]
@@ -196,11 +198,11 @@ impl Ending {
             Self::KeptHere => vec![KEPT_HERE.to_owned()],
             Self::Movable => vec!["Nothing was found that stands in the way.".to_owned()],
             Self::Refused(refusals) => {
-                let what = "It cannot be moved, and nothing was touched:".to_owned();
+                let what = refused(purpose).to_owned();
                 let why = refusals.iter().map(|refusal| format!("  {refusal}"));
                 std::iter::once(what).chain(why).collect()
             }
-            Self::Cancelled => vec!["Cancelled. It runs here as before.".to_owned()],
+            Self::Cancelled => vec![cancelled(purpose).to_owned()],
             Self::Failed(chain) => explained(failed(purpose), chain),
             Self::Gone(chain) => explained(GONE, chain),
             Self::InDoubt { id, chain } => and_then(explained(IN_DOUBT, chain), doubt(*id)),

@@ -39,6 +39,30 @@ pub(crate) enum Event {
         runs_on: RunsOn,
     },
     Summary(Summary),
+    Dumped(DumpSummary),
+    Restored(RestoreSummary),
+}
+
+/// An image is whole.
+#[derive(Debug, Serialize)]
+pub(crate) struct DumpSummary {
+    pub(crate) directory: String,
+    /// While the tree ran.
+    pub(crate) rounds: u32,
+    /// In the image and its parents, without zeros.
+    pub(crate) memory_bytes: u64,
+    /// How long the tree stood still; of one that does not go on, until all of it was taken down.
+    pub(crate) frozen_ms: f64,
+}
+
+/// A tree runs again.
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreSummary {
+    pub(crate) pid: i32,
+    /// From the beginning of the command until it ran.
+    pub(crate) elapsed_ms: f64,
+    /// Pages that are still to come.
+    pub(crate) missing_pages: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -17,6 +17,10 @@ impl Interrupt {
         self.changed.notify_all();
     }
 
+    pub(crate) fn is_raised(&self) -> bool {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for so long, or fails as soon as it is raised.
     pub(crate) fn pause(&self, duration: Duration) -> io::Result<()> {
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);

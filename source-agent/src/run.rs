@@ -3,7 +3,9 @@
 use crate::cli::{Cli, Command, Service, Task};
 use crate::complaint::Complaint;
 use crate::output::print;
-use crate::{ca, check, identity, list, resume, service, settle, start, trust};
+use crate::{
+    ca, check, dump, identity, images, list, restore, resume, service, settle, start, trust,
+};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use std::io::{self, IsTerminal as _};
@@ -73,5 +75,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Task::Command(Command::Resume(resume)) => resume::run(resume).await,
         Task::Command(Command::Settle(settle)) => settle::run(settle).await,
         Task::Command(Command::Cancel(cancel)) => start::cancel(&cancel).await,
+        Task::Command(Command::Dump(dump)) => dump::run(dump).await,
+        Task::Command(Command::Restore(restore)) => restore::run(restore).await,
+        Task::Command(Command::Image(image)) => images::run(image.step),
+        Task::Command(Command::Holder(hold)) => restore::hold(&hold),
     }
 }

@@ -17,13 +17,29 @@ const RSEQ_BYTES: u64 = 64;
 /// ROBUST_LIST_LIMIT of the kernel: it looks no further.
 const ROBUST_ENTRIES_MAX: usize = 2048;
 
-pub(super) fn of_process(process: &ProcessImage) -> PageSet {
+/// `word` reads eight bytes of its memory.
+pub(crate) fn of_process(
+    process: &ProcessImage,
+    word: impl Fn(u64) -> Option<u64> + Copy,
+) -> PageSet {
+    pages_of(process.threads.iter().flat_map(|thread| of_thread(thread, word)))
+}
+
+/// Of a process that stands still.
+pub(super) fn of_frozen(process: &ProcessImage) -> PageSet {
     let memory = File::open(format!("/proc/{}/mem", process.pid)).ok();
-    pages_of(process.threads.iter().flat_map(|thread| of_thread(thread, memory.as_ref())))
+    of_process(process, |address| {
+        let mut bytes = [0; 8];
+        memory.as_ref()?.read_exact_at(&mut bytes, address).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    })
 }
 
 /// Address and length of everything that is touched at once, or by a kernel that does not wait.
-fn of_thread(thread: &ThreadImage, memory: Option<&File>) -> Vec<(u64, u64)> {
+fn of_thread(
+    thread: &ThreadImage,
+    word: impl Fn(u64) -> Option<u64>,
+) -> Vec<(u64, u64)> {
     let Ok(registers) = thread.registers() else { return Vec::new() };
     let stack = registers.rsp.saturating_sub(BELOW_STACK_BYTES);
     let record = registers.fs_base.saturating_sub(THREAD_RECORD_BYTES / 2);
@@ -34,24 +50,19 @@ fn of_thread(thread: &ThreadImage, memory: Option<&File>) -> Vec<(u64, u64)> {
         (thread.rseq.unwrap_or_default().pointer, RSEQ_BYTES),
     ];
     found.extend(aspects::touched_by_kernel(&thread.aspects));
-    if let (Some(memory), Some(head)) = (memory, aspects::robust_list_head(&thread.aspects)) {
-        found.extend(robust_entries(memory, head));
+    if let Some(head) = aspects::robust_list_head(&thread.aspects) {
+        found.extend(robust_entries(word, head));
     }
     found
 }
 
 /// The locks that a thread holds: `struct robust_list_head` of the kernel is the first entry, the
 /// distance from an entry to its lock word, and the entry that is just being taken.
-fn robust_entries(memory: &File, head: u64) -> Vec<(u64, u64)> {
-    let word = |address: u64| {
-        let mut bytes = [0; 8];
-        memory.read_exact_at(&mut bytes, address).ok()?;
-        Some(u64::from_ne_bytes(bytes))
-    };
+fn robust_entries(word: impl Fn(u64) -> Option<u64>, head: u64) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
-    let Some(distance) = word(head + 8) else { return found };
+    let Some(distance) = word(head.wrapping_add(8)) else { return found };
     let mut lock = |entry: u64| found.extend([(entry, 8), (entry.wrapping_add(distance), 4)]);
-    if let Some(pending) = word(head + 16).filter(|&entry| entry != 0) {
+    if let Some(pending) = word(head.wrapping_add(16)).filter(|&entry| entry != 0) {
         lock(pending & !1);
     }
     let mut next = word(head);

@@ -143,7 +143,7 @@ impl Tracked {
     /// fault, and what every thread touches at once.
     pub(super) fn needed_at_once(&self, process: &ProcessImage) -> PageSet {
         let mut needed = self.stale_that_cannot_wait();
-        needed.insert_all(&eager::of_process(process).intersection(self.memory.stale()));
+        needed.insert_all(&eager::of_frozen(process).intersection(self.memory.stale()));
         needed
     }
 

@@ -21,6 +21,23 @@ pub(super) fn failed(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Move => "It was not moved, and runs here as before.",
         Purpose::Check => "It could not be checked. Nothing was touched.",
+        Purpose::Dump => "It was not dumped, and runs here as before.",
+        Purpose::Restore => "It was not restored: nothing of it runs here.",
+    }
+}
+
+pub(super) fn refused(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Move | Purpose::Check => "It cannot be moved, and nothing was touched:",
+        Purpose::Dump => "It cannot be dumped, and nothing was touched:",
+        Purpose::Restore => "It cannot be restored here, and nothing was touched:",
+    }
+}
+
+pub(super) fn cancelled(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Restore => "Cancelled. Nothing of it runs here.",
+        Purpose::Move | Purpose::Check | Purpose::Dump => "Cancelled. It runs here as before.",
     }
 }
 

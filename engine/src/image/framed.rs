@@ -1,0 +1,132 @@
+//! A file that is one message: it is there whole, or it is refused.
+//!
+//! ```text
+//!  0  magic    8 bytes   "migrate" and a zero
+//!  8  what     8 bytes   which file of an image this is, padded with zeros
+//! 16  version  u32       of the format
+//! 20           u32       zero
+//! 24  length   u64       bytes of the message
+//! 32  message
+//!     digest   32 bytes  BLAKE3 of everything before
+//! ```
+//!
+//! Little-endian. The digest finds what a disk has changed; it is not a signature.
+
+use crate::error::{Error, Object, OnObject as _};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+const MAGIC: &[u8; 8] = b"migrate\0";
+const HEADER_BYTES: usize = 32;
+const DIGEST_BYTES: usize = 32;
+
+/// The newest format that is known here, and the one that is written.
+pub const VERSION: u32 = 1;
+/// The oldest that is still read.
+pub(super) const VERSION_MIN: u32 = 1;
+
+/// Larger than any tree's, and small enough to be read into memory.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// BLAKE3 of a file's content.
+pub(super) type Digest = [u8; DIGEST_BYTES];
+
+/// Writes the file anew and waits until the disk has it.
+pub(super) fn write(path: &Path, what: &str, message: &[u8]) -> Result<Digest, Error> {
+    let bytes = encode(what, message);
+    let object = || Object::File { path: path.display().to_string() };
+    let mut options = File::options();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(path).on("make", object)?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).on("write", object)?;
+    Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+/// The message, and the digest of the whole file.
+pub(super) fn read(path: &Path, what: &str) -> Result<(Vec<u8>, Digest), Error> {
+    let object = || Object::File { path: path.display().to_string() };
+    let length = fs::metadata(path).on("look at", object)?.len();
+    if length > BYTES_MAX {
+        return Err(Error::invalid("read", object(), "it is too long"));
+    }
+    let bytes = fs::read(path).on("read", object)?;
+    let message = decode(what, &bytes).map_err(|why| Error::invalid("read", object(), why))?;
+    Ok((message.to_vec(), *blake3::hash(&bytes).as_bytes()))
+}
+
+fn encode(what: &str, message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + message.len() + DIGEST_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&padded(what));
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&(message.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(message);
+    let digest = blake3::hash(&bytes);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes
+}
+
+fn decode<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+    let (header, rest) = bytes
+        .split_first_chunk::<HEADER_BYTES>()
+        .ok_or("it is cut off before the end of its header")?;
+    if &header[..8] != MAGIC {
+        return Err("it is not of an image of migrate".to_owned());
+    }
+    let version = u32::from_le_bytes(header[16..20].try_into().unwrap_or_default());
+    if !(VERSION_MIN..=VERSION).contains(&version) {
+        return Err(format!(
+            "its format is version {version}, and here {VERSION_MIN} to {VERSION} are known"
+        ));
+    }
+    let length = u64::from_le_bytes(header[24..32].try_into().unwrap_or_default());
+    let expected = usize::try_from(length).ok().and_then(|n| n.checked_add(DIGEST_BYTES));
+    if expected != Some(rest.len()) {
+        return Err(format!("it has not the length that its header says ({length})"));
+    }
+    let (message, digest) = rest.split_at(rest.len() - DIGEST_BYTES);
+    if blake3::hash(&bytes[..bytes.len() - DIGEST_BYTES]).as_bytes() != digest {
+        return Err("its content was changed since it was written".to_owned());
+    }
+    // After the digest: a flipped bit is a flipped bit, and not another file.
+    if header[8..16] != padded(what) || header[20..24] != [0; 4] {
+        return Err(format!("it is not the {what} of an image"));
+    }
+    Ok(message)
+}
+
+fn padded(what: &str) -> [u8; 8] {
+    let mut name = [0; 8];
+    name[..what.len()].copy_from_slice(what.as_bytes());
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_of_it_can_change_unnoticed() {
+        let whole = encode("index", b"some message");
+        assert_eq!(decode("index", &whole).unwrap(), b"some message");
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x40;
+            decode("index", &changed).expect_err("a byte was changed");
+        }
+        for length in 0..whole.len() {
+            decode("index", &whole[..length]).expect_err("it was cut off");
+        }
+        assert!(decode("tree", &whole).unwrap_err().contains("tree"));
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut newer = encode("index", b"");
+        newer[16] = 9;
+        assert!(decode("index", &newer).unwrap_err().contains("version 9"));
+    }
+}

@@ -1,0 +1,129 @@
+//! An image that was written into a directory, opened and checked: nothing of it is trusted.
+
+use super::decode;
+use super::directory::{INDEX, MANIFEST, PAGES, TREE};
+use super::framed::{self, Digest};
+use super::manifest::{Manifest, Parent, Tree};
+use super::playback::{Fill, Playback};
+use super::store::Store;
+use crate::error::{Error, Object, OnObject as _};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// Increments upon increments; each has to be opened to read one page.
+const PARENTS_MAX: usize = 64;
+
+#[derive(Debug)]
+pub struct StoredImage {
+    path: PathBuf,
+    digest: Digest,
+    manifest: Manifest,
+    tree: Tree,
+    store: Store,
+}
+
+impl StoredImage {
+    /// With all of its parents. Every file but the pages is read and held against its digest; of
+    /// the pages each block is, when it is read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_above(path, None, PARENTS_MAX)
+    }
+
+    fn open_above(path: &Path, expected: Option<&[u8]>, parents: usize) -> Result<Self, Error> {
+        let object = || Object::File { path: path.display().to_string() };
+        let path = &path.canonicalize().on("find the image in", object)?;
+        let manifest = match framed::read(&path.join(MANIFEST), MANIFEST) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                let why = "it holds no image, or one that was not finished";
+                return Err(Error::invalid("read", object(), why));
+            }
+            other => other?,
+        };
+        let (manifest, digest) = manifest;
+        if expected.is_some_and(|expected| expected != digest) {
+            let why = "it is another image than the one that was the parent";
+            return Err(Error::invalid("read the parent", object(), why));
+        }
+        let manifest: Manifest = decode("manifest", &manifest)?;
+        let tree = part(path, TREE, &manifest.tree_digest)?;
+        let tree = decode("tree", &tree)?;
+        let index = part(path, INDEX, &manifest.index_digest)?;
+        let parent = manifest.parent.as_ref().map(|parent| open_parent(path, parent, parents));
+        let parent = parent.transpose()?.map(|parent| parent.store);
+        let pages = path.join(PAGES);
+        let bytes = std::fs::metadata(&pages)
+            .on("look at", || Object::File { path: pages.display().to_string() })?
+            .len();
+        if bytes != manifest.pages_bytes {
+            let object = Object::File { path: pages.display().to_string() };
+            let why = format!("it has {bytes} bytes, and {} were written", manifest.pages_bytes);
+            return Err(Error::invalid("read", object, why));
+        }
+        let store = Store::open(&pages, &index, parent)?;
+        Ok(Self { path: path.clone(), digest, manifest, tree, store })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Of its manifest, and so of all of it but the pages of its parents.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Every byte of it and of its parents is read.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.store.verify()?;
+        let layout = self.tree.layout.as_ref();
+        let part = || Object::Image { part: "tree".to_owned() };
+        let layout =
+            layout.ok_or_else(|| Error::invalid("read the", part(), "it has no layout"))?;
+        crate::stage::check::check(layout)
+    }
+
+    pub fn play_back(self, fill: Fill) -> Result<Playback, Error> {
+        Playback::new(self.tree, self.store, fill)
+    }
+}
+
+fn part(path: &Path, name: &str, expected: &[u8]) -> Result<Vec<u8>, Error> {
+    let path = path.join(name);
+    let (bytes, digest) = framed::read(&path, name)?;
+    if digest != expected {
+        let object = Object::File { path: path.display().to_string() };
+        return Err(Error::invalid("read", object, "it belongs to another image"));
+    }
+    Ok(bytes)
+}
+
+/// Where it was, or beside its child: whoever carries both elsewhere keeps them together.
+fn open_parent(child: &Path, parent: &Parent, parents: usize) -> Result<StoredImage, Error> {
+    let was = Path::new(OsStr::from_bytes(&parent.path));
+    let object = || Object::File { path: was.display().to_string() };
+    let Some(parents) = parents.checked_sub(1) else {
+        let why = format!("there are more than {PARENTS_MAX} parents; merge some of them");
+        return Err(Error::invalid("read the parent", object(), why));
+    };
+    let beside = was.file_name().zip(child.parent()).map(|(name, above)| above.join(name));
+    let there = [Some(was.to_owned()), beside].into_iter().flatten();
+    let there = there.into_iter().find(|path| path.join(MANIFEST).exists());
+    let there = there.ok_or_else(|| {
+        Error::invalid("find the parent", object(), "it is gone, and so are the pages in it")
+    })?;
+    StoredImage::open_above(&there, Some(&parent.digest), parents)
+}

@@ -1,0 +1,130 @@
+//! The commands that store a tree in a directory and bring it back.
+
+use super::{RuleOptions, State};
+use crate::codec::Compress;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// The directory of the image: made if it is not there, else it must be empty
+    #[arg(short = 'D', long = "images-dir", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The first process of the tree
+    #[arg(short = 't', long = "tree", value_name = "PID",
+        value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// It goes on running afterwards; without this it is ended
+    #[arg(long, conflicts_with = "leave_stopped")]
+    leave_running: bool,
+    /// It stands still afterwards, as after SIGSTOP
+    #[arg(long)]
+    leave_stopped: bool,
+    /// How many rounds of copying at most, while it runs
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) pre_dump: u32,
+    /// How long it may stand still, in milliseconds: rounds end when that can be kept
+    #[arg(long, value_name = "MS", default_value_t = 20)]
+    pub(crate) max_downtime: u64,
+    /// How much of its memory is kept in ours while it stands still, in MiB; what is more goes to
+    /// the disk at once
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(crate) buffer: u64,
+    /// An image of the same tree: only what has changed since is stored
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent: Option<PathBuf>,
+    /// How pages are stored; `auto` compresses those that become smaller by it
+    #[arg(long, value_enum, default_value_t = Compress::Auto)]
+    pub(crate) compress: Compress,
+    /// One JSON event a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) rules: RuleOptions,
+}
+
+/// What becomes of a tree that was dumped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    Ends,
+    Runs,
+    StandsStill,
+}
+
+impl Dump {
+    pub(crate) fn afterwards(&self) -> Afterwards {
+        match (self.leave_running, self.leave_stopped) {
+            (true, _) => Afterwards::Runs,
+            (_, true) => Afterwards::StandsStill,
+            _ => Afterwards::Ends,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Restore {
+    /// The directory of the image
+    #[arg(short = 'D', long = "images-dir", value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Do not wait for the tree's end
+    #[arg(short = 'd', long)]
+    pub(crate) detach: bool,
+    /// Let it run before its memory was read: pages come when they are touched, and the rest
+    /// meanwhile
+    #[arg(long)]
+    pub(crate) lazy: bool,
+    /// Write the id of its first process there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// One JSON event a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) state: State,
+    /// Started by `--detach`: say on standard output when it runs
+    #[arg(long, hide = true)]
+    pub(crate) says_when_it_runs: bool,
+}
+
+/// Of an image that is there.
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) step: ImageStep,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ImageStep {
+    /// When and where it was made, and how large it is
+    Info(OneImage),
+    /// Its processes, mappings, descriptors and sockets
+    Show(OneImage),
+    /// Read all of it, with its parents, and hold it against its checksums
+    Verify(OneImage),
+    /// Write an image that needs no parent
+    Merge {
+        /// The directory of the image, whose parents are there
+        directory: PathBuf,
+        /// The directory of the new one: made if it is not there, else it must be empty
+        into: PathBuf,
+        /// How pages are stored
+        #[arg(long, value_enum, default_value_t = Compress::Auto)]
+        compress: Compress,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneImage {
+    /// The directory of the image
+    pub(crate) directory: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Keeps the memory of a tree from reading zeros when whoever restores it dies.
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+}

@@ -1,0 +1,74 @@
+//! `migrate dump`: a running tree into a directory, by the same rounds and the same freeze as to
+//! another host.
+
+mod course;
+
+use crate::claim::Claim;
+use crate::cli::{Dump, Moving};
+use crate::codec::Compress;
+use crate::complaint::only_root;
+use crate::ending::{Ending, Purpose};
+use crate::inspection::{self, Looked};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use anyhow::Result;
+use course::{Course, Dumped};
+use engine::image::{Manner, Writer};
+use engine::inventory::Counting;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+
+pub(crate) async fn run(dump: Dump) -> Result<ExitCode> {
+    if let Err(complaint) = only_root("dump a process") {
+        return Ok(complaint.say());
+    }
+    let output = Output::new(dump.json);
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(&interrupt)?;
+    let pid = dump.pid;
+    let path = dump.directory.clone();
+    // One thread from the beginning to the end: ptrace(2) answers only that.
+    let dumped = spawn_blocking(move || perform(dump, &interrupt)).await?;
+    Ok(match dumped {
+        Ok(dumped) => {
+            dumped.tell(pid, &path, &output);
+            ExitCode::SUCCESS
+        }
+        Err(ending) => {
+            ending.say(&output, Purpose::Dump);
+            ending.code().into()
+        }
+    })
+}
+
+fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
+    let _claim = Claim::on(dump.pid)?;
+    let counting = if dump.pre_dump > 1 { Counting::Once } else { Counting::InEach };
+    let looked = inspection::look(dump.pid, dump.rules.into(), counting, Moving::default())?;
+    let Looked { outcome, notes } = looked;
+    let inspection = outcome.map_err(Ending::Refused)?;
+    let compress = dump.compress != Compress::None;
+    let manner = Manner { compress, parent: dump.parent.clone() };
+    let writer = Writer::create(&dump.directory, &manner)?;
+    let course = Course::begin(&dump, &inspection, interrupt)?;
+    let mut dumped = course.run(writer, dump.afterwards()).map_err(|error| match interrupt.is_raised() {
+        true => Ending::Cancelled,
+        false => Ending::from(error),
+    })?;
+    dumped.notes = notes.iter().map(ToString::to_string).collect();
+    Ok(dumped)
+}
+
+fn watch_signals(interrupt: &Arc<Interrupt>) -> io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let (mut signal, interrupt) = (signal(kind)?, Arc::clone(interrupt));
+        tokio::spawn(async move {
+            signal.recv().await;
+            interrupt.raise();
+        });
+    }
+    Ok(())
+}

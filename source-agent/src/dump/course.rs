@@ -1,0 +1,223 @@
+//! A dump from its first round to what becomes of the tree.
+
+use crate::addresses::Addresses;
+use crate::cli::{Afterwards, Dump};
+use crate::ending::Ending;
+use crate::events::{DumpSummary, Event};
+use crate::giving::{Freeze, Giving};
+use crate::hello;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use engine::image::manifest::Known;
+use engine::image::{Buffer, Manifest, Tree, Writer, decode};
+use engine::memory::{PAGE_BYTES, PageSink};
+use engine::priority::{Urgent, Yielding};
+use engine::source::{Before, Later, Left};
+use engine::{Error, Object};
+use prost::Message as _;
+use protocol::Lazy;
+use protocol::convergence::{self, Goal, Next};
+use protocol::source::Inspection;
+use protocol::version::Offered;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a program is waited for that does not take in those who wait at its sockets.
+const TAKE_IN_MAX: Duration = Duration::from_secs(2);
+/// Stopping and capturing one process, and a thread more of it.
+const FIXED_NS: u64 = 2_000_000;
+const THREAD_NS: u64 = 20_000;
+
+pub(super) struct Course<'a> {
+    tree: Giving,
+    goal: Goal,
+    buffer_bytes: u64,
+    manifest: Manifest,
+    interrupt: &'a Interrupt,
+    rounds: Vec<convergence::Round>,
+}
+
+/// An image that is whole.
+#[derive(Debug)]
+pub(super) struct Dumped {
+    pub(super) notes: Vec<String>,
+    rounds: usize,
+    stood_still: Duration,
+    pages: u64,
+    afterwards: Afterwards,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn begin(
+        dump: &Dump,
+        inspection: &Inspection,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, Ending> {
+        let host = hello::of_this_host()?;
+        let threads = u64::from(inspection.thread_count);
+        let goal = Goal {
+            downtime_ns_max: dump.max_downtime.saturating_mul(1_000_000),
+            rounds_max: dump.pre_dump,
+            lazy: Lazy::Never,
+            fixed_ns: FIXED_NS + THREAD_NS * threads,
+        };
+        let manifest = Manifest {
+            host: host.encode_to_vec(),
+            inventory: Some(decode("inventory", &inspection.inventory)?),
+            kinds: inspection.kinds.iter().map(known).collect(),
+            aspects: inspection.aspects.iter().map(known).collect(),
+            ..Manifest::default()
+        };
+        let tree = Giving::of(dump.pid, dump.rules.into(), Addresses::default());
+        let buffer_bytes = dump.buffer.saturating_mul(1 << 20);
+        Ok(Self { tree, goal, buffer_bytes, manifest, interrupt, rounds: Vec::new() })
+    }
+
+    /// Where it fails, the tree goes on and nothing of the image is left.
+    pub(super) fn run(mut self, writer: Writer, afterwards: Afterwards) -> Result<Dumped, Error> {
+        let stored = self.store(writer, afterwards);
+        if let (Err(_), Err(error)) = (&stored, self.tree.thaw()) {
+            tracing::error!("{error}: {}", error.source);
+        }
+        let Stored { stood_still, pages } = stored?;
+        let rounds = self.rounds.len();
+        Ok(Dumped { notes: Vec::new(), rounds, stood_still, pages, afterwards })
+    }
+
+    fn store(&mut self, mut writer: Writer, afterwards: Afterwards) -> Result<Stored, Error> {
+        self.copy_ahead(&mut writer)?;
+        let _urgent = Urgent::begin();
+        let began = self.freeze()?;
+        let layout = self.tree.frozen_layout()?;
+        writer.shape(&layout)?;
+        self.tree.capture()?;
+        let mut buffer = Buffer::new(&mut writer, self.buffer_bytes);
+        self.tree.rest(Later::Nothing, &mut Interruptible(self.interrupt, &mut buffer))?;
+        let image = self.tree.image()?.image;
+        let dumped_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut stood_still = began.elapsed();
+        if afterwards == Afterwards::Runs {
+            self.tree.thaw()?;
+            stood_still = began.elapsed();
+        }
+        buffer.flush()?;
+        let tree = Tree { layout: Some(layout), image: Some(image) };
+        let manifest = Manifest {
+            dumped_at_ms: u64::try_from(dumped_at.as_millis()).unwrap_or(u64::MAX),
+            ..std::mem::take(&mut self.manifest)
+        };
+        let pages = writer.finish(&tree, manifest)?;
+        match afterwards {
+            Afterwards::Runs => {}
+            Afterwards::StandsStill => self.tree.leave_stopped()?,
+            Afterwards::Ends => self.tree.end_recorded()?,
+        }
+        Ok(Stored { stood_still, pages })
+    }
+
+    fn copy_ahead(&mut self, writer: &mut Writer) -> Result<(), Error> {
+        let mut layout = self.tree.open()?;
+        if self.goal.rounds_max == 0 {
+            return writer.shape(&layout);
+        }
+        let _yielding = Yielding::begin();
+        while let Next::Round { after_ms, .. } = convergence::next(&self.goal, &self.rounds) {
+            self.pause(Duration::from_millis(after_ms))?;
+            let began = Instant::now();
+            layout = match convergence::is_last(&self.goal, &self.rounds) {
+                true => self.tree.layout(Before::TheFreeze)?,
+                false => self.tree.layout(Before::MoreRounds)?,
+            };
+            writer.shape(&layout)?;
+            let mut sink = Interruptible(self.interrupt, writer);
+            let round = self.tree.round(&mut sink)?;
+            let duration_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let Left { dirty_pages, held_back_pages, compared_pages } = self.tree.peek()?;
+            self.rounds.push(convergence::Round {
+                pages: round.data_pages,
+                duration_ns,
+                dirty_pages,
+                held_back_pages,
+                compared_pages,
+                withdrew: false,
+            });
+        }
+        self.pause(Duration::ZERO)
+    }
+
+    fn pause(&self, duration: Duration) -> Result<(), Error> {
+        let root = Object::Process { pid: self.tree.root() };
+        self.interrupt.pause(duration).map_err(|source| Error::new("copy", root, source))
+    }
+
+    fn freeze(&mut self) -> Result<Instant, Error> {
+        let limit = Instant::now() + TAKE_IN_MAX;
+        loop {
+            self.tree.let_newcomers_in()?;
+            match self.tree.freeze(false)? {
+                Freeze::Stands { since } => return Ok(since),
+                Freeze::SomebodyWaits(waiting) if Instant::now() > limit => {
+                    let count = waiting.count;
+                    let why = format!("{count} wait there, and the program does not accept them");
+                    return Err(Error::invalid("take everybody in who waits at", waiting.at, why));
+                }
+                Freeze::SomebodyWaits(_) | Freeze::SomebodyListens => {}
+            }
+        }
+    }
+}
+
+struct Stored {
+    stood_still: Duration,
+    pages: u64,
+}
+
+fn known(offered: &Offered) -> Known {
+    Known { name: offered.name.clone(), version: offered.version }
+}
+
+impl Dumped {
+    pub(super) fn tell(&self, pid: i32, directory: &Path, output: &Output) {
+        let Self { notes, rounds, stood_still, pages, afterwards } = self;
+        for note in notes {
+            output.event(&Event::Note { text: note.clone() });
+            output.text(note);
+        }
+        let (memory_bytes, directory) = (pages * PAGE_BYTES, directory.display().to_string());
+        let still_ms = stood_still.as_secs_f64() * 1000.0;
+        let fate = match afterwards {
+            Afterwards::Ends => "ended".to_owned(),
+            Afterwards::Runs => format!("stood still for {still_ms:.1} ms and runs"),
+            Afterwards::StandsStill => "stands still".to_owned(),
+        };
+        output.text(&format!(
+            "Dumped into {directory}: {} MiB of memory in {rounds} rounds. Process {pid} {fate}.",
+            memory_bytes >> 20
+        ));
+        output.event(&Event::Dumped(DumpSummary {
+            directory,
+            rounds: u32::try_from(*rounds).unwrap_or(u32::MAX),
+            memory_bytes,
+            frozen_ms: still_ms,
+        }));
+    }
+}
+
+/// Pages are handed on until somebody wants it no more.
+struct Interruptible<'a>(&'a Interrupt, &'a mut dyn PageSink);
+
+impl PageSink for Interruptible<'_> {
+    fn data(&mut self, space: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.pause(Duration::ZERO)?;
+        self.1.data(space, address, bytes)
+    }
+
+    fn zero(&mut self, space: u32, address: u64, pages: u64) -> io::Result<()> {
+        self.1.zero(space, address, pages)
+    }
+
+    fn dropped(&mut self, space: u32, address: u64, pages: u64) -> io::Result<()> {
+        self.1.dropped(space, address, pages)
+    }
+}

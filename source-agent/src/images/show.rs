@@ -1,0 +1,1 @@
+//! `migrate image show`: what is in an image, without the program that it is of.

@@ -1,0 +1,155 @@
+//! A restore from the image to a tree that runs.
+
+use crate::cli::Restore;
+use crate::ending::Ending;
+use crate::events::{Event, RestoreSummary};
+use crate::hello;
+use crate::inspection::refusal;
+use crate::output::Output;
+use engine::clocks::Clocks;
+use engine::host::Host;
+use engine::image::manifest::Known;
+use engine::image::{Fill, Playback, Served, StoredImage, decode};
+use engine::inventory::{self, Inventory};
+use engine::memory::holder::Holder;
+use engine::memory::lazy::LazyMemory;
+use engine::restore::{self, Restored};
+use engine::stage::Stage;
+use engine::{Error, Object, OnObject as _};
+use nix::unistd::getpid;
+use protocol::Refusal;
+use protocol::version::{Hello, Mismatch, Offered, What, agree, lacking};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the last processes of a tree that has ended may take to be gone.
+const END_WAIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Course {
+    playback: Playback,
+    began: Instant,
+}
+
+/// A tree that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) pid: i32,
+    lazy: Option<Lazy>,
+    took: Duration,
+    missing_pages: u64,
+}
+
+#[derive(Debug)]
+struct Lazy {
+    served: Served,
+    memory: Arc<LazyMemory>,
+    holder: Arc<Holder>,
+}
+
+impl Course {
+    /// Opens the image and looks whether this host can take the tree.
+    pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
+        let began = Instant::now();
+        let image = StoredImage::open(&restore.directory)?;
+        let refusals = judge(&image)?;
+        if !refusals.is_empty() {
+            return Err(Ending::Refused(refusals));
+        }
+        let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
+        let playback = image.play_back(fill)?;
+        Ok(Self { playback, began })
+    }
+
+    /// Where it fails, nothing of the tree is left.
+    pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
+        let Self { playback, began } = self;
+        let seen = playback.image.clocks.unwrap_or_default();
+        let offsets = seen.minus(Clocks::of_this_host()?);
+        let stage = Stage::begin(&playback.layout, offsets, None)?;
+        playback.fill(&stage)?;
+        let mut restored = restore::build(stage, &playback.image)?;
+        let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
+        let lazy = serve_what_is_missing(&mut restored, playback, &restore.state.state)?;
+        if let Some(path) = &restore.pidfile {
+            let object = || Object::File { path: path.display().to_string() };
+            fs::write(path, format!("{pid}\n")).on("write the process id into", object)?;
+        }
+        let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
+        restored.run()?;
+        Ok(Running { pid, lazy, took: began.elapsed(), missing_pages })
+    }
+}
+
+/// From here on a missing page waits for us, and the holder kills the tree if we die.
+fn serve_what_is_missing(
+    restored: &mut Restored,
+    playback: Playback,
+    state: &Path,
+) -> Result<Option<Lazy>, Error> {
+    let spaces = std::mem::take(&mut restored.lazy);
+    if spaces.is_empty() {
+        return Ok(None);
+    }
+    let holder = Arc::new(start_holder(state)?);
+    restored.pids().into_iter().try_for_each(|pid| holder.watch_process(pid))?;
+    let (wanted, served) = Served::new(playback.into_store());
+    let memory = Arc::new(LazyMemory::start(spaces, wanted, Some(Arc::clone(&holder)))?);
+    Ok(Some(Lazy { served, memory, holder }))
+}
+
+fn start_holder(state: &Path) -> Result<Holder, Error> {
+    let object = || Object::File { path: state.display().to_string() };
+    fs::create_dir_all(state).on("make", object)?;
+    let socket: PathBuf = state.join(format!("restore-{}.sock", getpid()));
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("holder").arg("--socket").arg(&socket).stdout(Stdio::null());
+    Holder::spawn(&mut command)
+}
+
+impl Running {
+    /// Until nothing of its memory is missing any more.
+    pub(super) fn serve(self) -> Result<(), Error> {
+        let Some(Lazy { served, memory, holder }) = self.lazy else { return Ok(()) };
+        served.serve(&memory)?;
+        memory.wait(END_WAIT)?;
+        // Nobody is left to be killed when it has ended by itself.
+        let _ = holder.release();
+        Ok(())
+    }
+
+    pub(super) fn tell(&self, output: &Output) {
+        let Self { pid, took, missing_pages, .. } = self;
+        let elapsed_ms = took.as_secs_f64() * 1000.0;
+        let rest = match missing_pages {
+            0 => String::new(),
+            pages => format!(" {} MiB of its memory follow.", pages >> 8),
+        };
+        output.text(&format!("Process {pid} runs again after {elapsed_ms:.1} ms.{rest}"));
+        let missing_pages = *missing_pages;
+        output.event(&Event::Restored(RestoreSummary { pid: *pid, elapsed_ms, missing_pages }));
+    }
+}
+
+/// The same questions that a destination asks of a source.
+fn judge(image: &StoredImage) -> Result<Vec<Refusal>, Ending> {
+    let manifest = image.manifest();
+    let (ours, theirs) = (hello::of_this_host()?, decode::<Hello>("host", &manifest.host)?);
+    let mut mismatches: Vec<Mismatch> = agree(&theirs, &ours).err().unwrap_or_default();
+    mismatches.extend(lacking(What::Kind, &offered(&manifest.kinds), &ours));
+    mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), &ours));
+    let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(&ours)).collect();
+    let inventory = manifest.inventory.clone().unwrap_or_default();
+    // Of what came and went while it was dumped, the last word counts.
+    let inventory = Inventory { layout: image.tree().layout.clone(), ..inventory };
+    let found = inventory::judge(&inventory, Host::look()?.free_memory_bytes)?;
+    refusals.extend(found.iter().map(refusal));
+    Ok(refusals)
+}
+
+fn offered(known: &[Known]) -> Vec<Offered> {
+    let offered = |known: &Known| Offered { name: known.name.clone(), version: known.version };
+    known.iter().map(offered).collect()
+}
