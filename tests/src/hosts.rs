@@ -6,6 +6,7 @@ mod agents;
 mod clients;
 pub mod far;
 mod host;
+mod images;
 mod namespaces;
 
 pub use agents::{
