@@ -20,8 +20,8 @@ mod stored;
 mod writer;
 
 pub use buffer::Buffer;
-pub use manifest::{Manifest, Tree};
 pub use framed::VERSION;
+pub use manifest::{Manifest, Tree};
 pub use playback::{Fill, Playback};
 pub use serving::{Served, Wanted};
 pub use store::{Size, Store};

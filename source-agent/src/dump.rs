@@ -54,10 +54,11 @@ fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
     let manner = Manner { compress, parent: dump.parent.clone() };
     let writer = Writer::create(&dump.directory, &manner)?;
     let course = Course::begin(&dump, &inspection, interrupt)?;
-    let mut dumped = course.run(writer, dump.afterwards()).map_err(|error| match interrupt.is_raised() {
-        true => Ending::Cancelled,
-        false => Ending::from(error),
-    })?;
+    let mut dumped =
+        course.run(writer, dump.afterwards()).map_err(|error| match interrupt.is_raised() {
+            true => Ending::Cancelled,
+            false => Ending::from(error),
+        })?;
     dumped.notes = notes.iter().map(ToString::to_string).collect();
     Ok(dumped)
 }

@@ -9,7 +9,7 @@ use protocol::{Failure, MigrationId, Outcome, Phase, Refusal};
 use std::error::Error;
 use words::{
     FORGOTTEN, GIVEN_UP, GONE, IN_DOUBT, KEPT_HERE, MISSING, NOT_ENDED, NOT_LET_GO, and_then,
-    cancelled, doubt, end, failed, forget, let_go, refused, send,
+    cancelled, doubt, end, failed, forget, let_go, refused, send, wanted,
 };
 
 /// What was to be done: the same failure is told differently of a move that was never meant.
@@ -163,7 +163,7 @@ impl Ending {
 
     /// Everything but the account of a move that succeeded.
     pub(crate) fn say(&self, output: &Output, purpose: Purpose) {
-        for event in self.events() {
+        for event in self.events(purpose) {
             output.event(&event);
         }
         for line in self.lines(purpose) {
@@ -171,15 +171,20 @@ impl Ending {
         }
     }
 
-    fn events(&self) -> Vec<Event> {
-        let failure = |chain| vec![Event::Failure { chain, runs_on: self.runs_on() }];
+    fn events(&self, purpose: Purpose) -> Vec<Event> {
+        let runs_on = match purpose {
+            Purpose::Restore => RunsOn::Nowhere,
+            Purpose::Move | Purpose::Check | Purpose::Dump => self.runs_on(),
+        };
+        let failure = |chain| vec![Event::Failure { chain, runs_on }];
         match self {
             Self::Moved | Self::Movable => Vec::new(),
             Self::GivenUp => vec![Event::Note { text: GIVEN_UP.to_owned() }],
             Self::KeptHere => vec![Event::Note { text: KEPT_HERE.to_owned() }],
             Self::Refused(refusals) => refusals.iter().map(refusal_event).collect(),
             Self::Cancelled => {
-                failure(vec!["move the tree".to_owned(), "cancelled by the operator".to_owned()])
+                let what = wanted(purpose).to_owned();
+                failure(vec![what, "cancelled by the operator".to_owned()])
             }
             Self::Failed(chain)
             | Self::Gone(chain)

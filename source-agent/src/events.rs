@@ -186,7 +186,16 @@ mod tests {
                 Some(Event::Failure { chain: vec![text()], runs_on: RunsOn::Source })
             }
             Event::Failure { .. } => Some(Event::Summary(summary())),
-            Event::Summary(_) => None,
+            Event::Summary(_) => Some(Event::Dumped(DumpSummary {
+                directory: text(),
+                rounds: 1,
+                memory_bytes: 2,
+                frozen_ms: 3.5,
+            })),
+            Event::Dumped(_) => {
+                Some(Event::Restored(RestoreSummary { pid: 1, elapsed_ms: 2.5, missing_pages: 3 }))
+            }
+            Event::Restored(_) => None,
         };
         std::iter::successors(Some(first), next).collect()
     }

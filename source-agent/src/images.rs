@@ -1,7 +1,5 @@
 //! `migrate image`: what there is to say of an image without restoring it.
 
-
-
 use crate::cli::{ImageStep, OneImage};
 use crate::codec::Compress;
 use crate::complaint::Complaint;

@@ -1,8 +1,8 @@
 //! `migrate restore`: a tree from a directory, by the same staging as from another host.
 
 mod background;
-mod foreground;
 mod course;
+mod foreground;
 
 use crate::cli::{Hold, Restore};
 use crate::complaint::only_root;

@@ -5,10 +5,11 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
-use tests::footprint::Footprint;
+use tests::footprint::{Footprint, children};
 use tests::host_init::Status;
 use tests::hosts::{Host, TwoHosts};
 use tests::moved::exit;
+use tests::scale::scaled;
 use tests::workload::{self, Workload};
 use tests::{place, wait};
 
@@ -60,7 +61,7 @@ fn go(
 #[test]
 fn ten_times_in_a_row() -> Result<()> {
     let hosts = TwoHosts::new()?;
-    let workload = Workload::start(&hosts.a, "writer", &["64"])?;
+    let workload = Workload::start(&hosts.a, "writer", &["16"])?;
     for round in 0..10 {
         let directory = directory(&hosts, &round.to_string())?;
         let lazy: &[&str] = if round % 2 == 0 { &["--lazy"] } else { &[] };
@@ -78,12 +79,25 @@ fn a_dump_can_leave_it_running_as_it_was() -> Result<()> {
     let directory = directory(&hosts, "image")?;
     hosts.a.dump(workload.pid, &directory, &["--leave-running"])?.success()?;
     workload.proves_itself(&hosts.a)?;
-    before.is_still(&hosts.a, workload.pid)?;
-    // It is there twice, on two hosts.
-    hosts.b.restore(&directory, &[])?.success()?;
-    ensure!(hosts.b.exists(workload.pid), "it is not on the other host");
-    hosts.b.signal(workload.pid, Signal::SIGKILL)?;
+    before.expect_again(&hosts.a, workload.pid)?;
     workload.stop(&hosts.a)
+}
+
+#[test]
+fn one_image_is_restored_on_two_hosts() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let sleep = hosts.a.spawn(&["/bin/sleep", "600"])?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(sleep.pid, &directory, &[])?.success()?;
+    hosts.a.end_of(sleep.pid, wait::PATIENCE)?;
+    for host in [&hosts.a, &hosts.b] {
+        host.restore(&directory, &[])?.success()?;
+    }
+    for host in [&hosts.a, &hosts.b] {
+        ensure!(host.exists(sleep.pid), "it is not on {}", host.name());
+        host.signal(sleep.pid, Signal::SIGKILL)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -91,16 +105,23 @@ fn a_dump_can_leave_it_stopped() -> Result<()> {
     let hosts = TwoHosts::new()?;
     let workload = Workload::start(&hosts.a, "tree", &[])?;
     hosts.a.dump(workload.pid, &directory(&hosts, "image")?, &["--leave-stopped"])?.success()?;
-    wait::until(wait::PATIENCE, || "it to be stopped".into(), || {
-        let stat = hosts.a.read(&format!("/proc/{}/stat", workload.pid))?;
-        Ok(stat.contains(") T ").then_some(()))
-    })?;
-    for pid in tests::footprint::children(&hosts.a, workload.pid)? {
-        hosts.a.signal(pid, Signal::SIGCONT)?;
-    }
-    hosts.a.signal(workload.pid, Signal::SIGCONT)?;
+    wait::until(
+        wait::PATIENCE,
+        || "it to be stopped".into(),
+        || {
+            let stat = hosts.a.read(&format!("/proc/{}/stat", workload.pid))?;
+            Ok(stat.contains(") T ").then_some(()))
+        },
+    )?;
+    let_go_on(&hosts.a, workload.pid)?;
     workload.proves_itself(&hosts.a)?;
     workload.stop(&hosts.a)
+}
+
+/// With all of its descendants.
+fn let_go_on(host: &Host, pid: i32) -> Result<()> {
+    children(host, pid)?.into_iter().try_for_each(|child| let_go_on(host, child))?;
+    host.signal(pid, Signal::SIGCONT)
 }
 
 #[test]
@@ -108,9 +129,11 @@ fn in_the_foreground_it_gets_our_signals_and_its_end_is_ours() -> Result<()> {
     let hosts = TwoHosts::new()?;
     let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
     let shell = hosts.a.spawn(&["/bin/sh", "-c", script])?;
-    wait::until(wait::PATIENCE, || "the shell".into(), || {
-        Ok(fs::read_to_string(&shell.stdout)?.contains("ready").then_some(()))
-    })?;
+    wait::until(
+        wait::PATIENCE,
+        || "the shell".into(),
+        || Ok(fs::read_to_string(&shell.stdout)?.contains("ready").then_some(())),
+    )?;
     let directory = directory(&hosts, "image")?;
     hosts.a.dump(shell.pid, &directory, &[])?.success()?;
     hosts.a.end_of(shell.pid, wait::PATIENCE)?;
@@ -118,9 +141,11 @@ fn in_the_foreground_it_gets_our_signals_and_its_end_is_ours() -> Result<()> {
         let migrate = place::program("migrate")?;
         let argv = [migrate.as_str(), "restore", "-D", &directory];
         let restore = hosts.b.spawn(&[&argv, lazy.as_slice()].concat())?;
-        wait::until(wait::PATIENCE, || "it to run".into(), || {
-            Ok(fs::read_to_string(&restore.stdout)?.contains("runs again").then_some(()))
-        })?;
+        wait::until(
+            wait::PATIENCE,
+            || "it to run".into(),
+            || Ok(fs::read_to_string(&restore.stdout)?.contains("runs again").then_some(())),
+        )?;
         hosts.b.signal(restore.pid, Signal::SIGTERM)?;
         let ended = hosts.b.end_of(restore.pid, wait::PATIENCE)?;
         ensure!(ended == Status::Exited(7), "restore ended with {ended:?}: {}", restore.story());
@@ -133,91 +158,99 @@ fn in_the_foreground_it_gets_our_signals_and_its_end_is_ours() -> Result<()> {
 #[test]
 fn a_tree_dies_with_whoever_brings_its_pages() -> Result<()> {
     let hosts = TwoHosts::new()?;
-    let workload = Workload::start(&hosts.a, "writer", &["512"])?;
+    let workload = Workload::start(&hosts.a, "writer", &[&scaled(512, 64).to_string()])?;
     let directory = directory(&hosts, "image")?;
     hosts.a.dump(workload.pid, &directory, &[])?.success()?;
     hosts.a.end_of(workload.pid, wait::PATIENCE)?;
     let migrate = place::program("migrate")?;
     let restore = hosts.b.spawn(&[&migrate, "restore", "-D", &directory, "--lazy"])?;
-    wait::until(wait::PATIENCE, || "it to run".into(), || {
-        let story = restore.story();
-        ensure!(hosts.b.exists(restore.pid), "it ended: {story}");
-        Ok(story.contains("runs again").then_some(()))
-    })?;
+    wait::until(
+        wait::PATIENCE,
+        || "it to run".into(),
+        || {
+            let story = restore.story();
+            ensure!(hosts.b.exists(restore.pid), "it ended: {story}");
+            Ok(story.contains("runs again").then_some(()))
+        },
+    )?;
     hosts.b.signal(restore.pid, Signal::SIGKILL)?;
-    wait::until(wait::PATIENCE, || "its end".into(), || {
-        Ok((!hosts.b.exists(workload.pid)).then_some(()))
-    })?;
+    wait::until(
+        wait::PATIENCE,
+        || "its end".into(),
+        || Ok((!hosts.b.exists(workload.pid)).then_some(())),
+    )?;
     let said = workload.said()?;
     ensure!(!said.contains("bad") && !said.contains("BAD"), "it read something else: {said}");
     Ok(())
 }
 
 /// What goes wrong is said, the process runs on as if nobody had asked, and nothing is left.
-fn dump_fails(name: &str, options: &[&str], spoil: impl Fn(&Host, &Path) -> Result<()>, why: &str) {
-    let attempt = || -> Result<()> {
-        let hosts = TwoHosts::new()?;
-        let workload = Workload::start(&hosts.a, "counter", &[])?;
-        let before = Footprint::settled(&hosts.a, workload.pid)?;
-        let directory = hosts.shared().join(name);
-        spoil(&hosts.a, &directory)?;
-        let output = hosts.a.dump(workload.pid, &place::text(&directory)?, options)?;
-        ensure!(output.status == Status::Exited(exit::FAILED), "{output:?}");
-        ensure!(output.stdout.contains(why), "{output:?}");
-        ensure!(!directory.join("manifest").exists() || name == "taken", "there is an image");
-        before.is_still(&hosts.a, workload.pid)?;
-        workload.proves_itself(&hosts.a)?;
-        workload.stop(&hosts.a)
-    };
-    attempt().unwrap();
+fn dump_fails(
+    name: &str,
+    options: &[&str],
+    spoil: impl Fn(&Host, &Path) -> Result<()>,
+    why: &str,
+) -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let workload = Workload::start(&hosts.a, "counter", &[])?;
+    let before = Footprint::settled(&hosts.a, workload.pid)?;
+    let directory = hosts.shared().join(name);
+    spoil(&hosts.a, &directory)?;
+    let output = hosts.a.dump(workload.pid, &place::text(&directory)?, options)?;
+    ensure!(output.status == Status::Exited(exit::FAILED), "{output:?}");
+    ensure!(output.stdout.contains(why), "{output:?}");
+    ensure!(!directory.join("manifest").exists() || name == "taken", "there is an image");
+    before.expect_again(&hosts.a, workload.pid)?;
+    workload.proves_itself(&hosts.a)?;
+    workload.stop(&hosts.a)
 }
 
 #[test]
-fn a_full_disk_fails_a_dump() {
+fn a_full_disk_fails_a_dump() -> Result<()> {
     let small = |host: &Host, directory: &Path| {
         fs::create_dir(directory)?;
         let path = place::text(directory)?;
         host.run(&["mount", "-t", "tmpfs", "-o", "size=64k", "none", &path])?.success().map(drop)
     };
-    dump_fails("full", &["--compress", "none"], small, "No space left on device");
+    dump_fails("full", &["--compress", "none"], small, "No space left on device")
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_fails_a_dump() {
+fn a_directory_that_cannot_be_written_fails_a_dump() -> Result<()> {
     let read_only = |host: &Host, directory: &Path| {
         fs::create_dir(directory)?;
         let path = place::text(directory)?;
         host.run(&["mount", "-t", "tmpfs", "-o", "ro", "none", &path])?.success().map(drop)
     };
-    dump_fails("read-only", &[], read_only, "Read-only file system");
+    dump_fails("read-only", &[], read_only, "Read-only file system")
 }
 
 #[test]
-fn an_image_that_is_there_fails_a_dump() {
+fn an_image_that_is_there_fails_a_dump() -> Result<()> {
     let taken = |_: &Host, directory: &Path| {
         fs::create_dir(directory)?;
         Ok(fs::write(directory.join("manifest"), "an image")?)
     };
-    dump_fails("taken", &[], taken, "holds an image already");
+    dump_fails("taken", &[], taken, "holds an image already")
 }
 
 #[test]
-fn a_parent_that_is_gone_fails_a_dump() {
-    dump_fails("orphan", &["--parent", "/no/such/image"], |_, _| Ok(()), "/no/such/image");
+fn a_parent_that_is_gone_fails_a_dump() -> Result<()> {
+    dump_fails("orphan", &["--parent", "/no/such/image"], |_, _| Ok(()), "/no/such/image")
 }
 
 #[test]
 fn what_stands_against_a_restore_is_said_at_once_and_nothing_is_started() -> Result<()> {
     let hosts = TwoHosts::new()?;
-    let workload = Workload::start(&hosts.a, "pipe", &[])?;
+    let sleep = hosts.a.spawn(&["/bin/sleep", "600"])?;
     let directory = directory(&hosts, "image")?;
-    hosts.a.dump(workload.pid, &directory, &["--leave-running"])?.success()?;
+    hosts.a.dump(sleep.pid, &directory, &["--leave-running"])?.success()?;
     // Its ids are taken: by itself.
     let taken = hosts.a.restore(&directory, &[])?;
     ensure!(taken.status == Status::Exited(exit::REFUSED), "{taken:?}");
-    ensure!(taken.stdout.contains(&format!("process {}", workload.pid)), "{taken:?}");
-    workload.proves_itself(&hosts.a)?;
-    workload.stop(&hosts.a)?;
+    ensure!(taken.stdout.contains(&format!("process {}", sleep.pid)), "{taken:?}");
+    ensure!(hosts.a.exists(sleep.pid), "it is gone");
+    hosts.a.signal(sleep.pid, Signal::SIGKILL)?;
     // Damaged: no part of it may run.
     for (file, at) in [("manifest", 40), ("tree", 200), ("index", 60), ("pages", 5000)] {
         let path = Path::new(&directory).join(file);
@@ -228,8 +261,9 @@ fn what_stands_against_a_restore_is_said_at_once_and_nothing_is_started() -> Res
         let output = hosts.b.restore(&directory, &[])?;
         ensure!(output.status == Status::Exited(exit::FAILED), "{file}: {output:?}");
         ensure!(output.stdout.contains(file), "{file}: {output:?}");
-        ensure!(!hosts.b.exists(workload.pid), "{file}: a part of it is there");
+        ensure!(!hosts.b.exists(sleep.pid), "{file}: a part of it is there");
         fs::write(&path, &whole)?;
     }
-    hosts.b.restore(&directory, &[])?.success().map(drop)
+    hosts.b.restore(&directory, &[])?.success()?;
+    hosts.b.signal(sleep.pid, Signal::SIGKILL)
 }

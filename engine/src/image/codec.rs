@@ -42,11 +42,7 @@ impl Packer {
     }
 
     /// What to write for these bytes: themselves, unless an eighth is saved.
-    pub(super) fn pack<'a>(
-        &mut self,
-        raw: &'a [u8],
-        room: &'a mut Vec<u8>,
-    ) -> (Codec, &'a [u8]) {
+    pub(super) fn pack<'a>(&mut self, raw: &'a [u8], room: &'a mut Vec<u8>) -> (Codec, &'a [u8]) {
         let Some(compressor) = &mut self.0 else { return (Codec::Plain, raw) };
         room.resize(raw.len() - raw.len() / 8, 0);
         // It fails when there is too little room, and that is the question.

@@ -72,7 +72,8 @@ impl Unfinished {
         }
         names.iter().try_for_each(|name| {
             let path = self.path.join(name);
-            fs::remove_file(&path).on("remove", || Object::File { path: path.display().to_string() })
+            fs::remove_file(&path)
+                .on("remove", || Object::File { path: path.display().to_string() })
         })
     }
 

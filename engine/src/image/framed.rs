@@ -38,8 +38,13 @@ pub(super) fn write(path: &Path, what: &str, message: &[u8]) -> Result<Digest, E
     let bytes = encode(what, message);
     let object = || Object::File { path: path.display().to_string() };
     let mut options = File::options();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(0o600).open(path).on("make", object)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .on("make", object)?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).on("write", object)?;
     Ok(*blake3::hash(&bytes).as_bytes())
 }

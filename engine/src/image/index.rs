@@ -8,7 +8,9 @@ use super::codec::Codec;
 use crate::memory::{DATA_BYTES_MAX, PAGE_BYTES, Run};
 use std::collections::BTreeMap;
 
-pub(super) const BLOCK_PAGES_MAX: u64 = DATA_BYTES_MAX as u64 / PAGE_BYTES;
+/// [`PAGE_BYTES`], as an index into bytes.
+pub(super) const PAGE: usize = 4096;
+const BLOCK_PAGES_MAX: u64 = DATA_BYTES_MAX as u64 / PAGE_BYTES;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
@@ -242,7 +244,7 @@ impl Index {
             let codec = codec.ok_or_else(|| format!("block {number} has an unknown codec"))?;
             let is_in_file = offset.checked_add(stored.into()).is_some_and(|e| e <= pages_bytes);
             let fits = (1..=BLOCK_PAGES_MAX).contains(&u64::from(pages))
-                && codec.fits(stored as usize, usize::from(pages) * PAGE_BYTES as usize);
+                && codec.fits(stored as usize, usize::from(pages) * PAGE);
             if !is_in_file || !fits {
                 return Err(format!("block {number} is not within the file of pages"));
             }

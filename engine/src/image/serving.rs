@@ -11,6 +11,7 @@ use std::time::Duration;
 
 /// Pages that are pushed at a time: a fault waits behind one such run at most.
 const PUSH_PAGES: u64 = 64;
+const PUSH_BYTES: usize = 64 << 12;
 /// How long to wait for a fault when everything was pushed.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
@@ -70,7 +71,7 @@ fn left(memory: &LazyMemory) -> Vec<(u32, Run)> {
     let mut left = Vec::new();
     for (space, pages) in memory.missing() {
         for run in pages.runs() {
-            let starts = (run.address..run.end()).step_by((PUSH_PAGES << 12) as usize);
+            let starts = (run.address..run.end()).step_by(PUSH_BYTES);
             left.extend(starts.map(|address| {
                 let pages = Run::covering(address, run.end()).pages.min(PUSH_PAGES);
                 (space, Run { address, pages })

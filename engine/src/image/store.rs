@@ -1,7 +1,7 @@
 //! The pages of an image, by space and address, as they were when the tree stood still.
 
 use super::codec::unpack;
-use super::index::{Block, Extent, Index, Place};
+use super::index::{Block, Extent, Index, PAGE, Place};
 use crate::error::{Error, Object, OnObject as _};
 use crate::memory::{PAGE_BYTES, PageSet, PageSink, Run};
 use std::fs::File;
@@ -109,7 +109,7 @@ impl Store {
                         Some((_, raw)) => raw,
                         None => self.read_block(self.block(number)?)?,
                     };
-                    let from = usize::from(first) * PAGE_BYTES as usize;
+                    let from = usize::from(first) * PAGE;
                     let until = from + usize::try_from(pages * PAGE_BYTES).unwrap_or(usize::MAX);
                     let handed = sink.data(space, address, &raw[from..until]);
                     last = Some((number, raw));
@@ -136,7 +136,7 @@ impl Store {
     fn read_block(&self, block: &Block) -> Result<Vec<u8>, Error> {
         let mut stored = vec![0; block.stored as usize];
         self.pages.read_exact_at(&mut stored, block.offset).on("read", || self.object())?;
-        let raw = unpack(block.codec, stored, usize::from(block.pages) * PAGE_BYTES as usize);
+        let raw = unpack(block.codec, stored, usize::from(block.pages) * PAGE);
         let raw = raw.ok().filter(|raw| xxh3_64(raw) == block.checksum);
         raw.ok_or_else(|| {
             let why = format!("the pages at {:#x} were changed on the disk", block.offset);

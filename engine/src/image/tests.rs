@@ -1,5 +1,6 @@
 //! A small image, in whole and in parts.
 
+use super::index::PAGE;
 use super::manifest::{Manifest, Tree};
 use super::{Layout, Manner, ProcessLayout, StoredImage, Writer};
 use crate::memory::mapping_image::{AnonymousImage, BackingImage, MappingImage};
@@ -11,7 +12,6 @@ use std::path::Path;
 
 const SPACE: u32 = 1;
 const AT: u64 = 0x10_0000;
-const PAGE: usize = PAGE_BYTES as usize;
 
 /// A process with 64 pages of anonymous memory.
 fn tree() -> Tree {

@@ -2,12 +2,12 @@
 
 use super::codec::Packer;
 use super::directory::{INDEX, PAGES, TREE, Unfinished};
-use super::index::{Block, Index, Place};
+use super::index::{Block, Index, PAGE, Place};
 use super::manifest::{Manifest, Parent, Tree};
 use super::stored::StoredImage;
 use super::{Layout, framed};
 use crate::error::{Error, Object, OnObject as _};
-use crate::memory::{PAGE_BYTES, PageSink, Run};
+use crate::memory::{PAGE_BYTES, PageSet, PageSink, Run};
 use nix::fcntl::{FallocateFlags, fallocate};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,9 +112,9 @@ impl Writer {
     fn keep_only_what_is_mapped(&mut self, layout: &Layout) {
         for process in &layout.processes {
             let mapped = process.mappings.iter().filter(|mapping| !mapping.shared);
-            let mapped: crate::memory::PageSet =
+            let mapped: PageSet =
                 mapped.map(|mapping| Run::covering(mapping.start, mapping.end)).collect();
-            let known: crate::memory::PageSet = self
+            let known: PageSet = self
                 .index
                 .extents(process.space)
                 .map(|(address, extent)| Run { address, pages: extent.pages })
@@ -159,7 +159,7 @@ impl Writer {
 
     /// Of each page, in which space the parent has the same.
     fn known(&self, space: u32, address: u64, bytes: &[u8]) -> io::Result<(u32, Vec<bool>)> {
-        let pages = bytes.len() / PAGE_BYTES as usize;
+        let pages = bytes.len() / PAGE;
         let mut same = Same { address, bytes, pages: vec![false; pages] };
         let parent = self.parent.as_ref();
         let there = parent.and_then(|known| known.spaces.get(&space).copied());
@@ -191,19 +191,19 @@ impl Known {
 
 impl PageSink for Writer {
     fn data(&mut self, space: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
-        let (there, known) = self.known(space, address, bytes).map_err(|error| self.named(error))?;
+        let (there, known) =
+            self.known(space, address, bytes).map_err(|error| self.named(error))?;
         let mut from = 0;
         for alike in known.chunk_by(|one, next| one == next) {
             let at = address + from as u64 * PAGE_BYTES;
             let until = from + alike.len();
-            let page = PAGE_BYTES as usize;
             match alike[0] {
                 true => {
                     let run = Run { address: at, pages: alike.len() as u64 };
                     self.put(space, run, Place::Parent { space: there });
                 }
                 false => self
-                    .write(space, at, &bytes[from * page..until * page])
+                    .write(space, at, &bytes[from * PAGE..until * PAGE])
                     .map_err(|error| self.named(error))?,
             }
             from = until;
@@ -240,9 +240,8 @@ struct Same<'a> {
 
 impl PageSink for Same<'_> {
     fn data(&mut self, _: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
-        let page = PAGE_BYTES as usize;
         let from = usize::try_from((address - self.address) / PAGE_BYTES).unwrap_or(usize::MAX);
-        let ours = self.bytes[from * page..].chunks(page).zip(bytes.chunks(page));
+        let ours = self.bytes[from * PAGE..].chunks(PAGE).zip(bytes.chunks(PAGE));
         for (same, (ours, theirs)) in self.pages[from..].iter_mut().zip(ours) {
             *same = ours == theirs;
         }

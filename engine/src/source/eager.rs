@@ -36,10 +36,7 @@ pub(super) fn of_frozen(process: &ProcessImage) -> PageSet {
 }
 
 /// Address and length of everything that is touched at once, or by a kernel that does not wait.
-fn of_thread(
-    thread: &ThreadImage,
-    word: impl Fn(u64) -> Option<u64>,
-) -> Vec<(u64, u64)> {
+fn of_thread(thread: &ThreadImage, word: impl Fn(u64) -> Option<u64>) -> Vec<(u64, u64)> {
     let Ok(registers) = thread.registers() else { return Vec::new() };
     let stack = registers.rsp.saturating_sub(BELOW_STACK_BYTES);
     let record = registers.fs_base.saturating_sub(THREAD_RECORD_BYTES / 2);

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a program is waited for that does not take in those who wait at its sockets.
 const TAKE_IN_MAX: Duration = Duration::from_secs(2);
+/// A parent that does not wait for its child is no reason to fail.
+const REAP_WAIT: Duration = Duration::from_secs(1);
 /// Stopping and capturing one process, and a thread more of it.
 const FIXED_NS: u64 = 2_000_000;
 const THREAD_NS: u64 = 20_000;
@@ -111,7 +113,10 @@ impl<'a> Course<'a> {
         match afterwards {
             Afterwards::Runs => {}
             Afterwards::StandsStill => self.tree.leave_stopped()?,
-            Afterwards::Ends => self.tree.end_recorded()?,
+            Afterwards::Ends => {
+                self.tree.end_recorded()?;
+                wait_until_reaped(self.tree.root());
+            }
         }
         Ok(Stored { stood_still, pages })
     }
@@ -165,6 +170,14 @@ impl<'a> Course<'a> {
                 Freeze::SomebodyWaits(_) | Freeze::SomebodyListens => {}
             }
         }
+    }
+}
+
+/// Its parent has to do that; until then its id is taken, and a restore would be refused for it.
+fn wait_until_reaped(root: i32) {
+    let limit = Instant::now() + REAP_WAIT;
+    while Path::new(&format!("/proc/{root}")).exists() && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) fn failed(purpose: Purpose) -> &'static str {
     }
 }
 
+/// What a cancelled command was about to do.
+pub(super) fn wanted(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Move | Purpose::Check => "move the tree",
+        Purpose::Dump => "dump the tree",
+        Purpose::Restore => "restore the tree",
+    }
+}
+
 pub(super) fn refused(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Move | Purpose::Check => "It cannot be moved, and nothing was touched:",

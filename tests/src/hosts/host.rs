@@ -56,7 +56,8 @@ pub struct Output {
 impl Output {
     /// The standard output of a command that must succeed.
     pub fn success(self) -> Result<String> {
-        ensure!(self.status == Status::Exited(0), "{:?}: {}", self.status, self.stderr);
+        let Self { status, stdout, stderr } = &self;
+        ensure!(*status == Status::Exited(0), "{status:?}: {stderr}{stdout}");
         Ok(self.stdout)
     }
 }
