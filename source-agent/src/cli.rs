@@ -6,8 +6,9 @@ mod trust;
 
 use crate::codec::Compress;
 use crate::place::Place;
+use crate::restore::seclusion;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub(crate) use images::{Afterwards, Dump, Hold, Image, ImageStep, OneImage, Restore};
+pub(crate) use images::{Afterwards, Dump, Duplicate, Hold, Image, ImageStep, OneImage, Restore};
 use protocol::{Lazy, MigrationId, Outcome};
 pub(crate) use rules::RuleOptions;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,16 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// What can only be done as long as there is one thread.
+    pub(crate) fn seclude(&self) -> Result<(), engine::Error> {
+        match &self.command {
+            Some(Command::Restore(restore)) if restore.is_first() => {
+                seclusion::enter(restore.network_namespace)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is to be done.
     pub(crate) fn task(self) -> Option<Task> {
         if let Some(command) = self.command {
@@ -81,6 +92,8 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Bring a tree back that was stored in a directory
     Restore(Restore),
+    /// Start copies of a running tree, each in a PID namespace of its own
+    Clone(Duplicate),
     /// Look at what was stored, verify it, or merge it with its parents
     Image(Image),
     #[command(hide = true)]

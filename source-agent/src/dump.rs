@@ -12,7 +12,8 @@ use crate::inspection::{self, Looked};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use anyhow::Result;
-use course::{Course, Dumped};
+use course::Course;
+pub(crate) use course::Dumped;
 use engine::image::{Manner, Writer};
 use engine::inventory::Counting;
 use std::io;
@@ -25,16 +26,10 @@ pub(crate) async fn run(dump: Dump) -> Result<ExitCode> {
     if let Err(complaint) = only_root("dump a process") {
         return Ok(complaint.say());
     }
-    let output = Output::new(dump.json);
-    let interrupt = Arc::new(Interrupt::default());
-    watch_signals(&interrupt)?;
-    let pid = dump.pid;
-    let path = dump.directory.clone();
-    // One thread from the beginning to the end: ptrace(2) answers only that.
-    let dumped = spawn_blocking(move || perform(dump, &interrupt)).await?;
-    Ok(match dumped {
+    let (pid, directory, output) = (dump.pid, dump.directory.clone(), Output::new(dump.json));
+    Ok(match store(dump).await? {
         Ok(dumped) => {
-            dumped.tell(pid, &path, &output);
+            dumped.tell(pid, &directory, &output);
             ExitCode::SUCCESS
         }
         Err(ending) => {
@@ -42,6 +37,14 @@ pub(crate) async fn run(dump: Dump) -> Result<ExitCode> {
             ending.code().into()
         }
     })
+}
+
+/// Our own signals cancel it.
+pub(crate) async fn store(dump: Dump) -> Result<Result<Dumped, Ending>> {
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(&interrupt)?;
+    // One thread from the beginning to the end: ptrace(2) answers only that.
+    Ok(spawn_blocking(move || perform(dump, &interrupt)).await?)
 }
 
 fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {

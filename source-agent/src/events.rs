@@ -56,7 +56,7 @@ pub(crate) struct DumpSummary {
 }
 
 /// A tree runs again.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct RestoreSummary {
     pub(crate) pid: i32,
     /// From the beginning of the command until it ran.

@@ -23,6 +23,7 @@ mod complaint;
 mod connection;
 mod control;
 mod dump;
+mod duplicate;
 mod ending;
 mod engine_thread;
 mod events;

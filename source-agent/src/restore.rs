@@ -1,15 +1,17 @@
 //! `migrate restore`: a tree from a directory, by the same staging as from another host.
 
-mod background;
+pub(crate) mod another;
 mod course;
 mod foreground;
+pub(crate) mod seclusion;
 
 use crate::cli::{Hold, Restore};
 use crate::complaint::only_root;
 use crate::ending::{Ending, Purpose};
-use crate::output::{Output, print};
+use crate::output::Output;
 use anyhow::{Context as _, Result};
 use course::Course;
+use foreground::Signals;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -21,29 +23,32 @@ pub(crate) async fn run(restore: Restore) -> Result<ExitCode> {
     if let Err(complaint) = only_root("restore a process") {
         return Ok(complaint.say());
     }
-    if restore.detach && restore.lazy {
-        return background::start(&restore).context("start who brings the pages");
+    // Somebody has to bring the pages, or to be the first in the namespace.
+    let needs_another = restore.pid_namespace || (restore.detach && restore.lazy);
+    match needs_another && !restore.is_for_another {
+        true => another::run(restore).await,
+        false => here(restore).await,
     }
-    let is_foreground = !restore.detach && !restore.says_when_it_runs;
-    let signals = is_foreground.then(foreground::Signals::watch).transpose()?;
-    let output = Output::new(restore.json);
+}
+
+async fn here(restore: Restore) -> Result<ExitCode> {
+    let signals = restore.stays().then(Signals::watch).transpose()?;
+    let (output, is_for_another) = (Output::new(restore.json), restore.is_for_another);
     let restored = spawn_blocking(move || {
-        if is_foreground {
+        if restore.stays() {
             foreground::adopt_orphans()?;
         }
-        let says = restore.says_when_it_runs;
-        let running = Course::begin(&restore)?.run(&restore)?;
-        Ok((running, says))
+        Course::begin(&restore)?.run(&restore)
     });
-    let (running, says) = match restored.await? {
-        Ok(restored) => restored,
+    let running = match restored.await? {
+        Ok(running) => running,
         Err(ending) => return Ok(tell(&ending, &output)),
     };
-    running.tell(&output);
-    if says {
-        print(background::IT_RUNS);
-    }
     let root = running.pid;
+    match is_for_another {
+        true => another::say_that_it_runs(&running),
+        false => running.summary().tell(&output),
+    }
     let serving = spawn_blocking(move || running.serve());
     match signals {
         Some(signals) => {

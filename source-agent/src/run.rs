@@ -4,7 +4,8 @@ use crate::cli::{Cli, Command, Service, Task};
 use crate::complaint::Complaint;
 use crate::output::print;
 use crate::{
-    ca, check, dump, identity, images, list, restore, resume, service, settle, start, trust,
+    ca, check, dump, duplicate, identity, images, list, restore, resume, service, settle, start,
+    trust,
 };
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -24,6 +25,9 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_standard_error("warn");
+    if let Err(error) = cli.seclude() {
+        return Complaint::failed(format!("{error}: {}", error.source)).say();
+    }
     let ended = runtime().and_then(|runtime| run(runtime, dispatch(cli)));
     ended.unwrap_or_else(|error| Complaint::failed(format!("{error:#}")).say())
 }
@@ -77,6 +81,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Task::Command(Command::Cancel(cancel)) => start::cancel(&cancel).await,
         Task::Command(Command::Dump(dump)) => dump::run(dump).await,
         Task::Command(Command::Restore(restore)) => restore::run(restore).await,
+        Task::Command(Command::Clone(duplicate)) => duplicate::run(duplicate).await,
         Task::Command(Command::Image(image)) => images::run(image.step),
         Task::Command(Command::Holder(hold)) => restore::hold(&hold),
     }

@@ -3,7 +3,10 @@
 use super::{RuleOptions, State};
 use crate::codec::Compress;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+const DOWNTIME_MS: u64 = 20;
+const BUFFER_MIB: u64 = 256;
 
 #[derive(Debug, Args)]
 pub(crate) struct Dump {
@@ -24,11 +27,11 @@ pub(crate) struct Dump {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) pre_dump: u32,
     /// How long it may stand still, in milliseconds: rounds end when that can be kept
-    #[arg(long, value_name = "MS", default_value_t = 20)]
+    #[arg(long, value_name = "MS", default_value_t = DOWNTIME_MS)]
     pub(crate) max_downtime: u64,
     /// How much of its memory is kept in ours while it stands still, in MiB; what is more goes to
     /// the disk at once
-    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    #[arg(long, value_name = "MIB", default_value_t = BUFFER_MIB)]
     pub(crate) buffer: u64,
     /// An image of the same tree: only what has changed since is stored
     #[arg(long, value_name = "DIR")]
@@ -52,6 +55,23 @@ pub(crate) enum Afterwards {
 }
 
 impl Dump {
+    /// Of a tree that is cloned: what copies are made of lives shortly, and is read at once.
+    pub(crate) fn of_original(duplicate: &Duplicate, directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            pid: duplicate.pid,
+            leave_running: true,
+            leave_stopped: false,
+            pre_dump: duplicate.pre_dump,
+            max_downtime: DOWNTIME_MS,
+            buffer: BUFFER_MIB,
+            parent: None,
+            compress: Compress::None,
+            json: duplicate.json,
+            rules: duplicate.rules,
+        }
+    }
+
     pub(crate) fn afterwards(&self) -> Afterwards {
         match (self.leave_running, self.leave_stopped) {
             (true, _) => Afterwards::Runs,
@@ -73,7 +93,13 @@ pub(crate) struct Restore {
     /// meanwhile
     #[arg(long)]
     pub(crate) lazy: bool,
-    /// Write the id of its first process there
+    /// Restore it in a PID namespace of its own, for ids that are taken here
+    #[arg(long)]
+    pub(crate) pid_namespace: bool,
+    /// With that, also in a network namespace of its own that has nothing but its loopback
+    #[arg(long, requires = "pid_namespace")]
+    pub(crate) network_namespace: bool,
+    /// Write the id of its first process there, as this host has it
     #[arg(long, value_name = "FILE")]
     pub(crate) pidfile: Option<PathBuf>,
     /// One JSON event a line on standard output
@@ -81,9 +107,59 @@ pub(crate) struct Restore {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) state: State,
-    /// Started by `--detach`: say on standard output when it runs
+    /// Started by another `migrate`, to which it says on standard output when the tree runs
     #[arg(long, hide = true)]
-    pub(crate) says_when_it_runs: bool,
+    pub(crate) is_for_another: bool,
+}
+
+impl Restore {
+    pub(crate) fn of_clone(duplicate: &Duplicate, directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            detach: true,
+            lazy: true,
+            pid_namespace: true,
+            network_namespace: duplicate.network_namespace,
+            pidfile: None,
+            json: duplicate.json,
+            state: duplicate.state.clone(),
+            is_for_another: false,
+        }
+    }
+
+    /// Whether it is the first process of a new PID namespace.
+    pub(crate) fn is_first(&self) -> bool {
+        self.pid_namespace && self.is_for_another
+    }
+
+    /// Whether it ends when the tree does: for its operator, or as the first of a PID namespace.
+    pub(crate) fn stays(&self) -> bool {
+        !self.detach || self.pid_namespace
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Duplicate {
+    /// The first process of the tree, which goes on running
+    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// How many copies
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    /// Each copy in a network namespace of its own, which has nothing but its loopback
+    #[arg(long)]
+    pub(crate) network_namespace: bool,
+    /// How many rounds of copying at most, while it runs
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) pre_dump: u32,
+    /// One JSON event a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) state: State,
+    #[command(flatten)]
+    pub(crate) rules: RuleOptions,
 }
 
 /// Of an image that is there.

@@ -42,10 +42,11 @@ pub(super) struct Course<'a> {
 
 /// An image that is whole.
 #[derive(Debug)]
-pub(super) struct Dumped {
+pub(crate) struct Dumped {
     pub(super) notes: Vec<String>,
     rounds: usize,
-    stood_still: Duration,
+    /// How long the tree did.
+    pub(crate) stood_still: Duration,
     pages: u64,
     afterwards: Afterwards,
 }

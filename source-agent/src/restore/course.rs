@@ -1,5 +1,6 @@
 //! A restore from the image to a tree that runs.
 
+use crate::attempt::new_id;
 use crate::cli::Restore;
 use crate::ending::Ending;
 use crate::events::{Event, RestoreSummary};
@@ -16,7 +17,6 @@ use engine::memory::lazy::LazyMemory;
 use engine::restore::{self, Restored};
 use engine::stage::Stage;
 use engine::{Error, Object, OnObject as _};
-use nix::unistd::getpid;
 use protocol::Refusal;
 use protocol::version::{Hello, Mismatch, Offered, What, agree, lacking};
 use std::fs;
@@ -39,7 +39,7 @@ pub(super) struct Running {
     pub(super) pid: i32,
     lazy: Option<Lazy>,
     took: Duration,
-    missing_pages: u64,
+    pub(super) missing_pages: u64,
 }
 
 #[derive(Debug)]
@@ -103,7 +103,9 @@ fn serve_what_is_missing(
 fn start_holder(state: &Path) -> Result<Holder, Error> {
     let object = || Object::File { path: state.display().to_string() };
     fs::create_dir_all(state).on("make", object)?;
-    let socket: PathBuf = state.join(format!("restore-{}.sock", getpid()));
+    // Not by our process id: that is 1 in every PID namespace of its own.
+    let id = new_id().on("name a socket on", || Object::Host)?;
+    let socket: PathBuf = state.join(format!("restore-{id}.sock"));
     let mut command = Command::new("/proc/self/exe");
     command.arg("holder").arg("--socket").arg(&socket).stdout(Stdio::null());
     Holder::spawn(&mut command)
@@ -120,16 +122,21 @@ impl Running {
         Ok(())
     }
 
-    pub(super) fn tell(&self, output: &Output) {
-        let Self { pid, took, missing_pages, .. } = self;
-        let elapsed_ms = took.as_secs_f64() * 1000.0;
+    pub(super) fn summary(&self) -> RestoreSummary {
+        let elapsed_ms = self.took.as_secs_f64() * 1000.0;
+        RestoreSummary { pid: self.pid, elapsed_ms, missing_pages: self.missing_pages }
+    }
+}
+
+impl RestoreSummary {
+    pub(crate) fn tell(&self, output: &Output) {
+        let Self { pid, elapsed_ms, missing_pages } = self;
         let rest = match missing_pages {
             0 => String::new(),
             pages => format!(" {} MiB of its memory follow.", pages >> 8),
         };
         output.text(&format!("Process {pid} runs again after {elapsed_ms:.1} ms.{rest}"));
-        let missing_pages = *missing_pages;
-        output.event(&Event::Restored(RestoreSummary { pid: *pid, elapsed_ms, missing_pages }));
+        output.event(&Event::Restored(self.clone()));
     }
 }
 

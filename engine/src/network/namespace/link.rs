@@ -262,6 +262,11 @@ fn cable_data(cable: &CableImage, name: Option<&str>, outside: BorrowedFd<'_>) -
 }
 
 /// `struct ifinfomsg`.
+/// Lets a device of the calling thread's namespace send and receive.
+pub(super) fn set_up(index: u32) -> Result<(), Failure> {
+    request(libc::RTM_NEWLINK, 0, &header(index, UP, UP), &Attributes::new())
+}
+
 pub(super) fn header(index: u32, flags: u32, changed: u32) -> Vec<u8> {
     [0, index, flags, changed].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
 }
