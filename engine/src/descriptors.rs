@@ -26,7 +26,7 @@ pub(crate) mod trip;
 
 use crate::kinds::DescriptionImage;
 pub use capture::{capture, outline};
-pub use create::{Awaiting, Made, check, create, finish, flows_of, identities, paths};
+pub use create::{Awaiting, Made, check, create, cut_off, finish, flows_of, identities, paths};
 pub use examine::examine;
 pub use install::{connect, install, numbers_needed};
 pub use standstill::{

@@ -8,7 +8,9 @@ use crate::codec::Compress;
 use crate::place::Place;
 use crate::restore::seclusion;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub(crate) use images::{Afterwards, Dump, Duplicate, Hold, Image, ImageStep, OneImage, Restore};
+pub(crate) use images::{
+    Afterwards, Connections, Dump, Duplicate, Hold, Image, ImageStep, OneImage, Restore,
+};
 use protocol::{Lazy, MigrationId, Outcome};
 pub(crate) use rules::RuleOptions;
 use serde::{Deserialize, Serialize};

@@ -117,7 +117,7 @@ fn scenarios() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir("tests/tests").context("list tests/tests")? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
+        if path.extension().is_some_and(|is| is == "rs") || path.join("main.rs").exists() {
             let name = path.file_stem().context("a file's name")?;
             names.push(name.to_string_lossy().into_owned());
         }

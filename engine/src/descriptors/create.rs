@@ -95,6 +95,16 @@ pub fn flows_of(image: &DescriptorsImage) -> Result<Vec<Flow>, Error> {
     Ok(flows)
 }
 
+/// Every connection as if its peer was lost.
+pub fn cut_off(image: &mut DescriptorsImage) -> Result<(), Error> {
+    for object in &mut image.objects {
+        if let Some(bytes) = (kind_of(object)?.cut_off)(&object.bytes)? {
+            object.bytes = bytes;
+        }
+    }
+    Ok(())
+}
+
 /// Makes every object, with the flags and offsets of its descriptions, and then joins them. The
 /// processes of the tree must exist (a pidfd is opened here); our limit on open files must admit
 /// one for each.

@@ -18,6 +18,7 @@ type Check = fn(&[u8], &[DescriptionImage], Ground<'_>) -> Result<Vec<Refusal>, 
 type Paths = fn(&[u8]) -> Result<Vec<String>, Error>;
 type Identities = fn(&[u8]) -> Result<Vec<Maker>, Error>;
 type Create = fn(&[u8], &[DescriptionImage], &Place<'_>) -> Result<Vec<OwnedFd>, Error>;
+type CutOff = fn(&[u8]) -> Result<Option<Vec<u8>>, Error>;
 type Hold = fn(BorrowedFd<'_>, &Rules) -> Result<Option<Vec<u8>>, Error>;
 type GoLive = fn(Option<&[u8]>, BorrowedFd<'_>) -> Result<(), Error>;
 type Join =
@@ -42,6 +43,7 @@ pub struct KindEntry {
     pub paths: Paths,
     pub identities: Identities,
     pub create: Create,
+    pub cut_off: CutOff,
     pub flow_of: fn(&[u8]) -> Result<Option<Flow>, Error>,
     pub flow: fn(&Open<'_>, &Rules) -> Result<Option<Flow>, Error>,
     pub gate: fn(&Open<'_>, &Rules) -> Result<Option<Gate>, Error>,
@@ -73,6 +75,7 @@ impl KindEntry {
             paths: |bytes| K::paths(bytes).map_err(undecodable::<K>),
             identities: |bytes| Ok(K::identities(&decode::<K>(bytes)?)),
             create: |bytes, descriptions, at| K::create(&decode::<K>(bytes)?, descriptions, at),
+            cut_off: |bytes| Ok(K::cut_off(&decode::<K>(bytes)?).as_ref().map(encode)),
             flow_of: |bytes| Ok(K::flow_of(&decode::<K>(bytes)?)),
             flow: K::flow,
             gate: K::gate,

@@ -85,6 +85,12 @@ pub trait Kind {
         Ok(None)
     }
 
+    /// As if it had lost whom it speaks to: for a host on which they cannot meet. `None` when that
+    /// makes no difference.
+    fn cut_off(_image: &Self::Image) -> Option<Self::Image> {
+        None
+    }
+
     /// The same, of an image: nobody may answer there before it lives.
     fn flow_of(_image: &Self::Image) -> Option<Flow> {
         None

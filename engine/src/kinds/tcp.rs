@@ -72,6 +72,12 @@ impl Kind for Connection {
         capture::read(&of[0]).on("read", || seen.object(Self::NAME))
     }
 
+    fn cut_off(image: &Image) -> Option<Image> {
+        let live = image.live.as_ref()?;
+        let unread = live.opened.as_ref().map(|opened| opened.received.clone());
+        Some(Image { live: None, unread: unread.unwrap_or_default(), ..image.clone() })
+    }
+
     fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
         if tree.rules().tcp != Tcp::Established {
             return Ok(None);

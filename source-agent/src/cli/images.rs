@@ -2,7 +2,7 @@
 
 use super::{RuleOptions, State};
 use crate::codec::Compress;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 const DOWNTIME_MS: u64 = 20;
@@ -93,6 +93,10 @@ pub(crate) struct Restore {
     /// meanwhile
     #[arg(long)]
     pub(crate) lazy: bool,
+    /// TCP connections: they go on, for which their addresses have to be on this host, or the program
+    /// finds that their peers have reset them
+    #[arg(long, value_enum, default_value_t = Connections::Established)]
+    pub(crate) tcp: Connections,
     /// Restore it in a PID namespace of its own, for ids that are taken here
     #[arg(long)]
     pub(crate) pid_namespace: bool,
@@ -112,6 +116,13 @@ pub(crate) struct Restore {
     pub(crate) is_for_another: bool,
 }
 
+/// What becomes of the TCP connections of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Connections {
+    Established,
+    Close,
+}
+
 impl Restore {
     pub(crate) fn of_clone(duplicate: &Duplicate, directory: &Path) -> Self {
         Self {
@@ -120,6 +131,7 @@ impl Restore {
             lazy: true,
             pid_namespace: true,
             network_namespace: duplicate.network_namespace,
+            tcp: Connections::Close,
             pidfile: None,
             json: duplicate.json,
             state: duplicate.state.clone(),

@@ -4,7 +4,7 @@
 use super::course::Running;
 use super::foreground::Signals;
 use super::seclusion;
-use crate::cli::Restore;
+use crate::cli::{Connections, Restore};
 use crate::events::RestoreSummary;
 use crate::output::{Output, print};
 use anyhow::{Context as _, Result};
@@ -93,6 +93,7 @@ fn command(restore: &Restore) -> Command {
         (restore.detach, "--detach"),
         (restore.lazy, "--lazy"),
         (restore.json, "--json"),
+        (restore.tcp == Connections::Close, "--tcp=close"),
         (restore.pid_namespace, "--pid-namespace"),
         (restore.network_namespace, "--network-namespace"),
     ];

@@ -1,13 +1,14 @@
 //! A restore from the image to a tree that runs.
 
 use crate::attempt::new_id;
-use crate::cli::Restore;
+use crate::cli::{Connections, Restore};
 use crate::ending::Ending;
 use crate::events::{Event, RestoreSummary};
 use crate::hello;
 use crate::inspection::refusal;
 use crate::output::Output;
 use engine::clocks::Clocks;
+use engine::descriptors;
 use engine::host::Host;
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
@@ -54,12 +55,16 @@ impl Course {
     pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
         let began = Instant::now();
         let image = StoredImage::open(&restore.directory)?;
-        let refusals = judge(&image)?;
+        let is_cut_off = restore.tcp == Connections::Close;
+        let refusals = judge(&image, is_cut_off)?;
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
         let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
-        let playback = image.play_back(fill)?;
+        let mut playback = image.play_back(fill)?;
+        if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
+            descriptors::cut_off(table)?;
+        }
         Ok(Self { playback, began })
     }
 
@@ -141,7 +146,7 @@ impl RestoreSummary {
 }
 
 /// The same questions that a destination asks of a source.
-fn judge(image: &StoredImage) -> Result<Vec<Refusal>, Ending> {
+fn judge(image: &StoredImage, is_cut_off: bool) -> Result<Vec<Refusal>, Ending> {
     let manifest = image.manifest();
     let (ours, theirs) = (hello::of_this_host()?, decode::<Hello>("host", &manifest.host)?);
     let mut mismatches: Vec<Mismatch> = agree(&theirs, &ours).err().unwrap_or_default();
@@ -150,7 +155,10 @@ fn judge(image: &StoredImage) -> Result<Vec<Refusal>, Ending> {
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(&ours)).collect();
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
-    let inventory = Inventory { layout: image.tree().layout.clone(), ..inventory };
+    let mut inventory = Inventory { layout: image.tree().layout.clone(), ..inventory };
+    if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
+        descriptors::cut_off(outline)?;
+    }
     let found = inventory::judge(&inventory, Host::look()?.free_memory_bytes)?;
     refusals.extend(found.iter().map(refusal));
     Ok(refusals)

@@ -1,0 +1,128 @@
+//! What goes wrong is said, and nothing is half done.
+
+use super::directory;
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::Path;
+use tests::footprint::Footprint;
+use tests::host_init::Status;
+use tests::hosts::{Host, TwoHosts};
+use tests::moved::exit;
+use tests::scale::scaled;
+use tests::workload::Workload;
+use tests::{place, wait};
+
+/// Whoever brings the pages is killed: nobody may read zeros instead.
+#[test]
+fn a_tree_dies_with_whoever_brings_its_pages() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let workload = Workload::start(&hosts.a, "writer", &[&scaled(512, 64).to_string()])?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(workload.pid, &directory, &[])?.success()?;
+    hosts.a.end_of(workload.pid, wait::PATIENCE)?;
+    let migrate = place::program("migrate")?;
+    let restore = hosts.b.spawn(&[&migrate, "restore", "-D", &directory, "--lazy"])?;
+    wait::until(
+        wait::PATIENCE,
+        || "it to run".into(),
+        || {
+            let story = restore.story();
+            ensure!(hosts.b.exists(restore.pid), "it ended: {story}");
+            Ok(story.contains("runs again").then_some(()))
+        },
+    )?;
+    hosts.b.signal(restore.pid, Signal::SIGKILL)?;
+    wait::until(
+        wait::PATIENCE,
+        || "its end".into(),
+        || Ok((!hosts.b.exists(workload.pid)).then_some(())),
+    )?;
+    let said = workload.said()?;
+    ensure!(!said.contains("bad") && !said.contains("BAD"), "it read something else: {said}");
+    Ok(())
+}
+
+/// What goes wrong is said, the process runs on as if nobody had asked, and nothing is left.
+fn dump_fails(
+    name: &str,
+    options: &[&str],
+    spoil: impl Fn(&Host, &Path) -> Result<()>,
+    why: &str,
+) -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let workload = Workload::start(&hosts.a, "counter", &[])?;
+    let before = Footprint::settled(&hosts.a, workload.pid)?;
+    let directory = hosts.shared().join(name);
+    spoil(&hosts.a, &directory)?;
+    let output = hosts.a.dump(workload.pid, &place::text(&directory)?, options)?;
+    ensure!(output.status == Status::Exited(exit::FAILED), "{output:?}");
+    ensure!(output.stdout.contains(why), "{output:?}");
+    ensure!(!directory.join("manifest").exists() || name == "taken", "there is an image");
+    before.expect_again(&hosts.a, workload.pid)?;
+    workload.proves_itself(&hosts.a)?;
+    workload.stop(&hosts.a)
+}
+
+#[test]
+fn a_full_disk_fails_a_dump() -> Result<()> {
+    let small = |host: &Host, directory: &Path| {
+        fs::create_dir(directory)?;
+        let path = place::text(directory)?;
+        host.run(&["mount", "-t", "tmpfs", "-o", "size=64k", "none", &path])?.success().map(drop)
+    };
+    dump_fails("full", &["--compress", "none"], small, "No space left on device")
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_fails_a_dump() -> Result<()> {
+    let read_only = |host: &Host, directory: &Path| {
+        fs::create_dir(directory)?;
+        let path = place::text(directory)?;
+        host.run(&["mount", "-t", "tmpfs", "-o", "ro", "none", &path])?.success().map(drop)
+    };
+    dump_fails("read-only", &[], read_only, "Read-only file system")
+}
+
+#[test]
+fn an_image_that_is_there_fails_a_dump() -> Result<()> {
+    let taken = |_: &Host, directory: &Path| {
+        fs::create_dir(directory)?;
+        Ok(fs::write(directory.join("manifest"), "an image")?)
+    };
+    dump_fails("taken", &[], taken, "holds an image already")
+}
+
+#[test]
+fn a_parent_that_is_gone_fails_a_dump() -> Result<()> {
+    dump_fails("orphan", &["--parent", "/no/such/image"], |_, _| Ok(()), "/no/such/image")
+}
+
+#[test]
+fn what_stands_against_a_restore_is_said_at_once_and_nothing_is_started() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let sleep = hosts.a.spawn(&["/bin/sleep", "600"])?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(sleep.pid, &directory, &["--leave-running"])?.success()?;
+    // Its ids are taken: by itself.
+    let taken = hosts.a.restore(&directory, &[])?;
+    ensure!(taken.status == Status::Exited(exit::REFUSED), "{taken:?}");
+    ensure!(taken.stdout.contains(&format!("process {}", sleep.pid)), "{taken:?}");
+    ensure!(hosts.a.exists(sleep.pid), "it is gone");
+    hosts.a.signal(sleep.pid, Signal::SIGKILL)?;
+    // Damaged: no part of it may run.
+    for (file, at) in [("manifest", 40), ("tree", 200), ("index", 60), ("pages", 5000)] {
+        let path = Path::new(&directory).join(file);
+        let whole = fs::read(&path)?;
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&path, &damaged)?;
+        let output = hosts.b.restore(&directory, &[])?;
+        ensure!(output.status == Status::Exited(exit::FAILED), "{file}: {output:?}");
+        ensure!(output.stdout.contains(file), "{file}: {output:?}");
+        ensure!(!hosts.b.exists(sleep.pid), "{file}: a part of it is there");
+        fs::write(&path, &whole)?;
+    }
+    hosts.b.restore(&directory, &[])?.success()?;
+    hosts.b.signal(sleep.pid, Signal::SIGKILL)
+}
