@@ -1,17 +1,18 @@
 //! What goes wrong is said, and nothing is half done.
 
 use super::directory;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use tests::footprint::Footprint;
 use tests::host_init::Status;
 use tests::hosts::{Host, TwoHosts};
 use tests::moved::exit;
 use tests::scale::scaled;
 use tests::workload::Workload;
-use tests::{place, wait};
+use tests::{place, say, wait};
 
 /// Whoever brings the pages is killed: nobody may read zeros instead.
 #[test]
@@ -125,4 +126,41 @@ fn what_stands_against_a_restore_is_said_at_once_and_nothing_is_started() -> Res
     }
     hosts.b.restore(&directory, &[])?.success()?;
     hosts.b.signal(sleep.pid, Signal::SIGKILL)
+}
+
+/// Whatever it was about to do: it runs on as it was, and what there is in the directory is an image
+/// or none.
+#[test]
+fn a_dump_that_is_killed_leaves_the_program_running() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let workload = Workload::start(&hosts.a, "threads", &["10"])?;
+    let (migrate, pid) = (place::program("migrate")?, workload.pid.to_string());
+    let mut left_whole = 0;
+    for delay_ms in [0, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200, 400] {
+        let directory = directory(&hosts, &delay_ms.to_string())?;
+        let argv = [&migrate, "dump", "-D", &directory, "-t", &pid, "--leave-running"];
+        let dump = hosts.a.spawn(&argv)?;
+        // Before that it was only looked at.
+        let pages = Path::new(&directory).join("pages");
+        wait::until(
+            wait::PATIENCE,
+            || dump.story(),
+            || Ok(fs::metadata(&pages).is_ok_and(|pages| pages.len() > 0).then_some(())),
+        )?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        // One that is done already has nothing to lose.
+        let _ = hosts.a.signal(dump.pid, Signal::SIGKILL);
+        hosts.a.end_of(dump.pid, wait::PATIENCE)?;
+        workload.proves_itself(&hosts.a).with_context(|| format!("after {delay_ms} ms"))?;
+        let is_whole = Path::new(&directory).join("manifest").exists();
+        let verified = hosts.a.image_command(&["image", "verify", &directory])?;
+        ensure!(is_whole == verified.success().is_ok(), "{directory} is neither image nor none");
+        left_whole += usize::from(is_whole);
+        // The next one clears away what that one has left.
+        if !is_whole {
+            hosts.a.dump(workload.pid, &directory, &["--leave-running"])?.success()?;
+        }
+    }
+    say::figure("dumps that were killed", &format!("{left_whole} of 12 were whole by then"))?;
+    workload.stop(&hosts.a)
 }
