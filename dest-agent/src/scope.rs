@@ -35,8 +35,7 @@ pub struct Scope {
 impl Scopes {
     /// Says once if there is no hierarchy to use; trees then stay where the agent is.
     pub fn look() -> Arc<Self> {
-        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let root = mounted(&text).filter(|root| match is_writable(root) {
+        let root = engine::cgroup::root().filter(|root| match is_writable(root) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!("{}: {error}", root.display());
@@ -130,17 +129,6 @@ fn id_of(name: &str) -> Option<MigrationId> {
     name.strip_prefix("migrate-")?.strip_suffix(".scope")?.parse().ok()
 }
 
-/// The mount point of the whole version 2 hierarchy, proc_pid_mountinfo(5). In a hybrid layout it
-/// is beside the version 1 hierarchies.
-fn mounted(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (place, kind) = line.split_once(" - ")?;
-        let mut place = place.split(' ').skip(3);
-        let (root, point) = (place.next()?, place.next()?);
-        (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
-    })
-}
-
 fn is_writable(root: &Path) -> io::Result<()> {
     let trial = root.join(format!("migrate-trial-{}", std::process::id()));
     fs::create_dir(&trial)?;
@@ -153,16 +141,6 @@ mod tests {
     use std::time::SystemTime;
 
     const ID: MigrationId = MigrationId { high: 1, low: 2 };
-
-    #[test]
-    fn the_second_version_is_found_beside_the_first() {
-        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
-            32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(mounted(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(mounted("32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"), None);
-        assert_eq!(mounted("32 31 0:29 /part /cgroup rw - cgroup2 cgroup2 rw\n"), None);
-    }
 
     #[test]
     fn a_name_says_which_migration_it_is_of() {

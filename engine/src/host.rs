@@ -1,10 +1,10 @@
 //! What this host is, as far as a program that comes from another one could notice.
 
 use crate::error::{Error, Object, OnObject as _};
+use crate::features::{self, Feature, Presence};
 use crate::memory::tracker::{self, Method};
 use crate::sys;
 use std::fs;
-use std::path::Path;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -101,24 +101,25 @@ fn is_seen_by_programs(feature: &str) -> bool {
 }
 
 fn kernel_features() -> Vec<String> {
-    let mut features = Vec::new();
+    let mut found = Vec::new();
     let mut have = |is: bool, name: &str| {
         if is {
-            features.push(name.to_owned());
+            found.push(name.to_owned());
         }
     };
-    have(Path::new("/proc/self/ns/time").exists(), "time-namespace");
-    have(Path::new("/dev/userfaultfd").exists() || userfaultfd_works(), "userfaultfd");
+    have(may_be_here(&features::TIME_NAMESPACE), "time-namespace");
+    have(may_be_here(&features::USERFAULTFD), "userfaultfd");
     match tracker::probe() {
         Some(Method::WriteProtect) => have(true, "write-protect-tracking"),
         Some(Method::SoftDirty) => have(true, "soft-dirty-tracking"),
         None => {}
     }
-    features
+    found
 }
 
-fn userfaultfd_works() -> bool {
-    userfaultfd::UffdBuilder::new().create().is_ok()
+/// Who may not try it out does not know better than to say so: whoever is to use it is root.
+fn may_be_here(feature: &Feature) -> bool {
+    !matches!(feature.look(), Presence::Missing(_))
 }
 
 pub(crate) fn free_memory(meminfo: &str) -> u64 {

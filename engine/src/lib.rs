@@ -7,10 +7,12 @@ mod arch;
 pub mod aspects;
 pub mod batch;
 pub mod capture;
+pub mod cgroup;
 pub mod clocks;
 pub mod descriptors;
 mod error;
 pub mod failure_point;
+pub mod features;
 pub mod freeze;
 #[cfg(fuzzing)]
 pub mod fuzzing;

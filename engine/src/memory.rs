@@ -27,12 +27,12 @@ pub mod page_set;
 pub mod private;
 pub mod read;
 pub mod shared;
-mod soft_dirty;
+pub(crate) mod soft_dirty;
 #[cfg(test)]
 mod test_program;
 pub mod tracker;
 pub mod vm_flags;
-mod write_protect;
+pub(crate) mod write_protect;
 
 pub use page_set::{PAGE_BYTES, PageSet, Run};
 

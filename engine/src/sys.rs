@@ -21,6 +21,7 @@ pub(crate) mod seclusion;
 pub(crate) mod shared_bytes;
 pub(crate) mod sock;
 pub(crate) mod tcp;
+pub(crate) mod trial;
 pub(crate) mod uffd;
 pub(crate) mod uffd_missing;
 pub(crate) mod vm;

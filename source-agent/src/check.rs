@@ -1,5 +1,7 @@
 //! `migrate check`: what stands against a move, found out without touching anything.
 
+mod features;
+
 use crate::attempt::{Attempt, new_id};
 use crate::audience::Audience;
 use crate::bulk::Moved;
@@ -16,9 +18,10 @@ use crate::report::Report;
 use anyhow::Result;
 use engine::inventory::Counting;
 use engine::kinds::Rules;
+use nix::unistd::gethostname;
+use protocol::Message;
 use protocol::limits::HELLO_WAIT;
 use protocol::version::{Mismatch, agree};
-use protocol::{Message, Refusal};
 use std::path::Path;
 use std::process::ExitCode;
 use tokio::task::spawn_blocking;
@@ -29,7 +32,7 @@ pub(crate) async fn run(check: Check) -> Result<ExitCode> {
         (Some(pid), Some(to)) => return both(check, pid, to).await,
         (Some(pid), None) => tree(pid, check.rules.into(), check.moving.clone(), &report).await,
         (None, Some(to)) => host(to, &check.common.config).await,
-        (None, None) => this_host().await,
+        (None, None) => return this_host(check.common.json).await,
     };
     let ending = found.map_or_else(|ending| ending, |()| Ending::Movable);
     report.ends(&ending, "");
@@ -54,16 +57,11 @@ async fn tree(pid: i32, rules: Rules, moving: Moving, report: &Report) -> Result
     outcome.map(drop).map_err(Ending::Refused)
 }
 
-/// Whether pages can be tracked here at all.
-async fn this_host() -> Result<(), Ending> {
-    let host = spawn_blocking(hello::of_this_host).await??.host;
-    if host.features.iter().any(|feature| feature.ends_with("-tracking")) {
-        return Ok(());
-    }
-    let reason = "can track writes neither by soft-dirty pages nor by write protection";
-    let advice = "Use a kernel with CONFIG_MEM_SOFT_DIRTY, or Linux 6.7 or later.";
-    let name = format!("host {}", host.hostname);
-    Err(Ending::Refused(vec![Refusal::new(name, reason, advice)]))
+/// What the kernel of this host has of all that we use.
+async fn this_host(json: bool) -> Result<ExitCode> {
+    let found = spawn_blocking(features::look).await?;
+    let name = gethostname()?;
+    Ok(features::say(&found, &name.to_string_lossy(), &Output::new(json)).into())
 }
 
 /// Whether the destination lets us in, and the two hosts could move anything at all.

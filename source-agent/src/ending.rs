@@ -229,7 +229,7 @@ fn explained(what: &str, chain: &[String]) -> Vec<String> {
 }
 
 /// `reason` is a sentence of its own: whoever shows it need not put it together.
-fn refusal_event(Refusal { object, reason, advice }: &Refusal) -> Event {
+pub(crate) fn refusal_event(Refusal { object, reason, advice }: &Refusal) -> Event {
     let (object, advice) = (object.clone(), advice.clone());
     Event::Refusal { reason: format!("{object} {reason}."), object, advice }
 }

@@ -41,6 +41,52 @@ pub(crate) enum Event {
     Summary(Summary),
     Dumped(DumpSummary),
     Restored(RestoreSummary),
+    Feature(FeatureFound),
+    Verdict(HostVerdict),
+}
+
+/// A kernel feature that we use, and whether this host has it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FeatureFound {
+    pub(crate) name: &'static str,
+    /// The first Linux that has it.
+    pub(crate) since: &'static str,
+    pub(crate) state: FeatureState,
+    /// What cannot be done without it; nothing when it is only useful.
+    pub(crate) needed_for: Vec<&'static str>,
+    /// The feature that does as well.
+    pub(crate) unless: Option<&'static str>,
+    /// A sentence: what is lost without it.
+    pub(crate) loss: &'static str,
+    /// Of one that is not present.
+    pub(crate) why: Option<String>,
+    pub(crate) advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FeatureState {
+    Present,
+    Missing,
+    /// It could not be tried out.
+    Unknown,
+}
+
+/// What can be done on this host.
+#[derive(Debug, Serialize)]
+pub(crate) struct HostVerdict {
+    pub(crate) send: Says,
+    pub(crate) receive: Says,
+    pub(crate) store: Says,
+    pub(crate) restore: Says,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Says {
+    Yes,
+    No,
+    Unknown,
 }
 
 /// An image is whole.
@@ -163,6 +209,19 @@ mod tests {
         }
     }
 
+    fn feature() -> FeatureFound {
+        FeatureFound {
+            name: "x",
+            since: "1.0",
+            state: FeatureState::Missing,
+            needed_for: vec!["send"],
+            unless: Some("y"),
+            loss: "x",
+            why: Some("x".to_owned()),
+            advice: None,
+        }
+    }
+
     /// One of each; a new one that is missing here does not compile.
     fn all() -> Vec<Event> {
         let text = || "x".to_owned();
@@ -186,16 +245,23 @@ mod tests {
                 Some(Event::Failure { chain: vec![text()], runs_on: RunsOn::Source })
             }
             Event::Failure { .. } => Some(Event::Summary(summary())),
-            Event::Summary(_) => Some(Event::Dumped(DumpSummary {
-                directory: text(),
-                rounds: 1,
-                memory_bytes: 2,
-                frozen_ms: 3.5,
-            })),
-            Event::Dumped(_) => {
-                Some(Event::Restored(RestoreSummary { pid: 1, elapsed_ms: 2.5, missing_pages: 3 }))
+            Event::Summary(_) => {
+                let directory = text();
+                let (rounds, memory_bytes, frozen_ms) = (1, 2, 3.5);
+                let dumped = DumpSummary { directory, rounds, memory_bytes, frozen_ms };
+                Some(Event::Dumped(dumped))
             }
-            Event::Restored(_) => None,
+            Event::Dumped(_) => {
+                let restored = RestoreSummary { pid: 1, elapsed_ms: 2.5, missing_pages: 3 };
+                Some(Event::Restored(restored))
+            }
+            Event::Restored(_) => Some(Event::Feature(feature())),
+            Event::Feature(_) => {
+                let (send, receive) = (Says::Yes, Says::No);
+                let (store, restore) = (Says::Yes, Says::Unknown);
+                Some(Event::Verdict(HostVerdict { send, receive, store, restore }))
+            }
+            Event::Verdict(_) => None,
         };
         std::iter::successors(Some(first), next).collect()
     }

@@ -243,8 +243,24 @@ fn frame_after_reading(scratch: &Scratch, offset: usize) -> io::Result<Option<u6
 /// Whether clearing our own marks clears them, and a write sets one again. Tried once: clearing
 /// is of the whole process, and two threads at it would confuse each other.
 pub(super) fn works() -> bool {
-    static WORKS: OnceLock<bool> = OnceLock::new();
-    *WORKS.get_or_init(|| try_on_scratch().unwrap_or(false))
+    tried_out().is_ok()
+}
+
+/// The same, and why not.
+pub(crate) fn try_out() -> io::Result<()> {
+    tried_out().as_ref().copied().map_err(|error| match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error.to_string()),
+    })
+}
+
+fn tried_out() -> &'static io::Result<()> {
+    static TRIED: OnceLock<io::Result<()>> = OnceLock::new();
+    const NOTHING: &str = "writing 4 to clear_refs is accepted and has no effect";
+    TRIED.get_or_init(|| match try_on_scratch()? {
+        true => Ok(()),
+        false => Err(io::Error::other(NOTHING)),
+    })
 }
 
 fn try_on_scratch() -> io::Result<bool> {

@@ -381,10 +381,18 @@ fn everything(mappings: &[Mapping]) -> Query {
 
 /// Whether a write to a marked page of our own is seen, and a page that was only read is not.
 pub(super) fn works() -> bool {
-    try_on_scratch().unwrap_or(false)
+    try_out().is_ok()
 }
 
-fn try_on_scratch() -> io::Result<bool> {
+/// The same, and why not.
+pub(crate) fn try_out() -> io::Result<()> {
+    match try_on_scratch()? {
+        [2, 0, 1] => Ok(()),
+        counts => Err(io::Error::other(format!("{counts:?} pages are written, not [2, 0, 1]"))),
+    }
+}
+
+fn try_on_scratch() -> io::Result<[u64; 3]> {
     let page = 4096;
     let mut scratch = Scratch::new(2 * page)?;
     scratch.write(0, 1);
@@ -404,5 +412,5 @@ fn try_on_scratch() -> io::Result<bool> {
     scratch.write(0, 2);
     scratch.read(page);
     pagemap.scan(&written, &mut |region| counts[2] += region.pages())?;
-    Ok(counts == [2, 0, 1])
+    Ok(counts)
 }

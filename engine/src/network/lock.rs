@@ -72,14 +72,18 @@ impl Lock {
 
     /// What this host lacks for a lock. Nothing is made.
     pub fn probe() -> Option<Refusal> {
-        let rehearsed = connect()
-            .and_then(|socket| rules(Batch::of("migrate-probe").own_table()).rehearse(&socket));
-        rehearsed.err().map(|error| Refusal {
+        Self::rehearse().err().map(|error| Refusal {
             object: Object::Host,
             reason: format!("cannot keep connections silent: {error}"),
             advice: "It takes nf_tables of Linux 5.12 or newer (CONFIG_NF_TABLES_INET), and root."
                 .to_owned(),
         })
+    }
+
+    /// Has the kernel look at one, and make nothing. Errors as of [`Self::open`].
+    pub(crate) fn rehearse() -> io::Result<()> {
+        let socket = connect()?;
+        rules(Batch::of("migrate-probe").own_table()).rehearse(&socket)
     }
 
     /// From now on nothing of these connections comes in or goes out. Those that are held already

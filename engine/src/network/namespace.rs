@@ -90,6 +90,15 @@ impl Namespace {
         link::set_up(LOOPBACK).on("set the loopback up in", new)
     }
 
+    /// Makes a cable in a namespace that ends with the call, so that nothing is left of either.
+    pub(crate) fn rehearse_a_cable() -> io::Result<()> {
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            link::make_a_cable()
+        });
+        made.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
+    }
+
     fn at(path: &str) -> Result<Self, Error> {
         File::open(path).map(Self).on("open", || Object::File { path: path.to_owned() })
     }

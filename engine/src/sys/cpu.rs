@@ -1,6 +1,7 @@
 //! What the processor says of itself.
 
 use std::arch::x86_64::__cpuid_count;
+use std::io;
 
 /// The state that XSAVE saves here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,27 @@ pub(crate) fn xsave_bytes(features: u64) -> usize {
         leaf.ebx as usize + leaf.eax as usize
     });
     ends.max().unwrap_or(0).max(LEGACY_AND_HEADER_BYTES)
+}
+
+/// Asks the kernel for its own pages, which every process has already: EEXIST where it knows
+/// ARCH_MAP_VDSO_64 of arch_prctl(2), and EINVAL where it does not.
+pub(crate) fn map_vdso() -> io::Result<()> {
+    const ARCH_MAP_VDSO_64: libc::c_int = 0x2003;
+    // SAFETY: an address of 0 has the kernel choose a free place, so nothing is replaced.
+    arch_prctl(unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_MAP_VDSO_64, 0) })
+}
+
+/// The state components that this process may use: ARCH_GET_XCOMP_PERM.
+pub(crate) fn permitted_state() -> io::Result<u64> {
+    const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
+    let mut bits = 0_u64;
+    // SAFETY: ARCH_GET_XCOMP_PERM writes one u64, which `bits` is.
+    let ret = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut bits) };
+    arch_prctl(ret).map(|()| bits)
+}
+
+fn arch_prctl(ret: libc::c_long) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn leaf_0xd(subleaf: u32) -> std::arch::x86_64::CpuidResult {

@@ -64,6 +64,13 @@ pub(crate) fn arm_timerfd(
     check(ret).map(drop)
 }
 
+/// As if it had rung so often: TFD_IOC_SET_TICKS.
+pub(crate) fn set_expirations(timerfd: BorrowedFd<'_>, count: u64) -> io::Result<()> {
+    // SAFETY: this ioctl reads one u64, which `count` is.
+    let ret = unsafe { libc::ioctl(timerfd.as_raw_fd(), TFD_IOC_SET_TICKS, &raw const count) };
+    check(ret).map(drop)
+}
+
 pub(crate) fn signalfd(mask: u64) -> io::Result<OwnedFd> {
     // SAFETY: the kernel's mask is these eight bytes; the flags are for a new descriptor.
     let ret = unsafe {
@@ -75,6 +82,14 @@ pub(crate) fn signalfd(mask: u64) -> io::Result<OwnedFd> {
 pub(crate) fn epoll() -> io::Result<OwnedFd> {
     // SAFETY: epoll_create1(2) takes one integer.
     owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
+
+/// Registers a descriptor, for nothing but errors.
+pub(crate) fn add_to_epoll(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    let (epoll, add, fd) = (epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd());
+    // SAFETY: EPOLL_CTL_ADD reads one `epoll_event`, which `event` is.
+    check(unsafe { libc::epoll_ctl(epoll, add, fd, &raw mut event) }).map(drop)
 }
 
 pub(crate) fn inotify() -> io::Result<OwnedFd> {

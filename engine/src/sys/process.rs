@@ -119,6 +119,21 @@ pub(crate) fn fork_parked(pid: Option<i32>, cgroup: Option<BorrowedFd<'_>>) -> i
     check(ret).map(|pid| i32::try_from(pid).expect("a process id fits an int"))
 }
 
+/// Of this process: membarrier(2), MEMBARRIER_CMD_GET_REGISTRATIONS.
+pub(crate) fn barrier_registrations() -> io::Result<libc::c_long> {
+    const GET_REGISTRATIONS: libc::c_int = 1 << 9;
+    // SAFETY: three integers, no memory.
+    check(unsafe { libc::syscall(libc::SYS_membarrier, GET_REGISTRATIONS, 0, 0) })
+}
+
+/// Closes the descriptors of a range: close_range(2), Linux 5.9.
+///
+/// Only in a child that owns nothing: whatever type owns one of them here would close it again.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: three integers, no memory.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Takes a dead child's exit status away, if it is there by now.
 pub(crate) fn reap(pid: i32) -> io::Result<bool> {
     let mut status = 0;

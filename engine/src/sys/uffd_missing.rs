@@ -73,10 +73,31 @@ impl MissingUffd {
         Ok(Self(uffd))
     }
 
+    /// Of our own memory, and serving also what the kernel itself touches: EPERM without
+    /// CAP_SYS_PTRACE, unless vm.unprivileged_userfaultfd allows it.
+    pub(crate) fn of_ourselves() -> io::Result<Self> {
+        // SAFETY: userfaultfd(2) takes one integer and reads no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+        match i32::try_from(fd) {
+            // SAFETY: `fd` was just returned to us, so nothing else owns it.
+            Ok(fd) if fd >= 0 => Self::new(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Agrees with the kernel on faults alone: nothing that the program does waits for a reader.
+    pub(crate) fn handshake_without_events(&self) -> io::Result<()> {
+        self.agree_on(0)
+    }
+
     /// Agrees with the kernel on the events; once per descriptor. EINVAL when it was done before,
     /// EPERM without CAP_SYS_PTRACE (which EVENT_FORK wants of the caller).
     pub(crate) fn handshake(&self) -> io::Result<()> {
-        let mut api = UffdioApi { api: 0xAA, features: FEATURES, ioctls: 0 };
+        self.agree_on(FEATURES)
+    }
+
+    fn agree_on(&self, features: u64) -> io::Result<()> {
+        let mut api = UffdioApi { api: 0xAA, features, ioctls: 0 };
         let fd = self.0.as_raw_fd();
         // SAFETY: UFFDIO_API reads and writes exactly this structure, which outlives the call.
         unsafe { raw::uffdio_api(fd, &raw mut api) }?;

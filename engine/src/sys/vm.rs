@@ -1,6 +1,7 @@
 //! Pages of our own that we may do anything to, to find out how this kernel behaves.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 
 /// Private anonymous memory, page aligned, unmapped when dropped.
@@ -12,6 +13,8 @@ pub(crate) struct Scratch {
 
 // SAFETY: the mapping belongs to this value alone, and no thread has an affinity to it.
 unsafe impl Send for Scratch {}
+// SAFETY: whoever shares it can only read, and all reads are volatile.
+unsafe impl Sync for Scratch {}
 
 impl Scratch {
     pub(crate) fn new(bytes: usize) -> io::Result<Self> {
@@ -48,6 +51,43 @@ impl Scratch {
         let at = unsafe { self.start.add(offset) };
         // SAFETY: mapped and readable for the life of `self`.
         unsafe { at.read_volatile() }
+    }
+
+    /// Has the kernel read a byte of it, for a file: write(2).
+    pub(crate) fn write_out(&self, offset: usize, file: BorrowedFd<'_>) -> io::Result<()> {
+        assert!(offset < self.bytes, "inside the scratch memory");
+        // SAFETY: in bounds, so still the same mapping.
+        let at = unsafe { self.start.add(offset) };
+        // SAFETY: the byte is mapped and readable for the life of `self`.
+        let ret = unsafe { libc::write(file.as_raw_fd(), at.as_ptr().cast(), 1) };
+        if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Whatever is written to it from now on is a mistake. Reading goes on.
+    pub(crate) fn make_read_only(&mut self) -> io::Result<()> {
+        let start = self.start.as_ptr().cast();
+        // SAFETY: exactly our own mapping; no reference into it exists outside of this type.
+        let ret = unsafe { libc::mprotect(start, self.bytes, libc::PROT_READ) };
+        if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Tries to map something else over it, which MAP_FIXED_NOREPLACE forbids: EEXIST. A kernel that
+    /// does not know the flag maps it elsewhere.
+    pub(crate) fn is_not_replaced(&self) -> io::Result<bool> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let (start, none) = (self.start.as_ptr().cast(), libc::PROT_NONE);
+        // SAFETY: with this flag nothing that is mapped is replaced; without it, the address is a
+        // hint.
+        let other = unsafe { libc::mmap(start, self.bytes, none, flags, -1, 0) };
+        if other != libc::MAP_FAILED {
+            // SAFETY: the mapping that was just made, which nothing uses.
+            unsafe { libc::munmap(other, self.bytes) };
+            return Ok(false);
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EEXIST) => Ok(true),
+            error => Err(error),
+        }
     }
 
     /// madvise(2) of the whole.

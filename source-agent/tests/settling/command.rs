@@ -125,6 +125,11 @@ pub(crate) fn told(home: &Path, arguments: &[&str]) -> (i32, String, String) {
     words(&mut migrate(home, arguments))
 }
 
+/// What a check of this host says.
+pub(crate) fn checked(arguments: &[&str]) -> (i32, String, String) {
+    words(Command::new(env!("CARGO_BIN_EXE_migrate")).arg("check").args(arguments))
+}
+
 /// The same, asked by a user who is not root, from where that user may read the program.
 pub(crate) fn as_nobody(arguments: &[&str]) -> (i32, String, String) {
     let place = tempfile::tempdir().unwrap();

@@ -266,6 +266,34 @@ async fn who_is_not_root_is_told_that_nothing_was_touched() {
     }
 }
 
+#[test]
+fn a_check_of_this_host_tells_every_feature_and_what_can_be_done_here() {
+    let (code, said, complained) = command::checked(&[]);
+    assert_eq!((code, complained.as_str()), (0, ""), "{said}");
+    assert!(said.starts_with("feature "), "{said}");
+    let last = said.lines().last().unwrap();
+    assert_eq!(last, "This host can send, receive, store and restore.", "{said}");
+
+    let (code, said, _) = command::checked(&["--json"]);
+    assert_eq!(code, 0, "{said}");
+    let events: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (verdict, features) = events.split_last().unwrap();
+    assert_eq!(verdict["event"], "verdict");
+    assert_eq!([&verdict["send"], &verdict["restore"]], ["yes", "yes"]);
+    assert!(features.iter().all(|event| event["event"] == "feature"), "{said}");
+    assert!(features.iter().any(|event| event["name"] == "clone3(2) set_tid"), "{said}");
+}
+
+#[test]
+fn who_is_not_root_hears_what_could_not_be_tried_out() {
+    let (code, said, complained) = command::as_nobody(&["check"]);
+    assert_eq!((code, complained.as_str()), (0, ""), "{said}");
+    let line = said.lines().find(|line| line.starts_with("time_namespaces(7)")).unwrap();
+    assert!(line.contains(" unknown "), "{said}");
+    assert!(said.lines().last().unwrap().ends_with("store and restore: ask as root."), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_told_as_a_sentence_with_its_causes() {
     let home = tempfile::tempdir().unwrap();

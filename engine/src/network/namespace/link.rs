@@ -249,6 +249,14 @@ impl LinkImage {
     }
 }
 
+/// Whether the kernel has cables: one is made, in the network namespace of the calling thread.
+pub(super) fn make_a_cable() -> io::Result<()> {
+    let described = Attributes::new().text(libc::IFLA_INFO_KIND, "veth");
+    let attributes = Attributes::new().nest(libc::IFLA_LINKINFO, &described);
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    Ok(request(libc::RTM_NEWLINK, flags, &header(0, 0, 0), &attributes)?)
+}
+
 /// The attributes of its other end stand behind a header of their own.
 fn cable_data(cable: &CableImage, name: Option<&str>, outside: BorrowedFd<'_>) -> Attributes {
     let fd = outside.as_raw_fd().unsigned_abs();
