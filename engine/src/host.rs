@@ -142,6 +142,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_can_do_has_the_names_that_other_hosts_know() {
+        let features = kernel_features();
+        assert!(features.iter().all(|name| NAMES.contains(&name.as_str())), "{features:?}");
+        let is_tracking = |name: &&String| name.ends_with("-tracking");
+        assert_eq!(features.iter().any(|name| is_tracking(&name)), tracker::probe().is_some());
+    }
+
+    const NAMES: [&str; 4] =
+        ["time-namespace", "userfaultfd", "write-protect-tracking", "soft-dirty-tracking"];
+
+    #[test]
     fn free_memory_is_what_the_kernel_calls_available() {
         assert_eq!(free_memory("MemFree: 1 kB\nMemAvailable:     24 kB\n"), 24 << 10);
     }

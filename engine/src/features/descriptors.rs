@@ -2,7 +2,7 @@
 
 use super::{
     CHECKPOINT_RESTORE, DAC_READ_SEARCH, Feature, NEWER_KERNEL, Need, PUTTING_TOGETHER, Permission,
-    SYS_ADMIN, TAKING_APART, must, ourselves,
+    SYS_ADMIN, TAKING_APART, must, no_effect, ourselves,
 };
 use crate::paths;
 use crate::sys::fd::{self, EpollSlot};
@@ -49,7 +49,8 @@ pub(super) const FEATURES: &[Feature] = &[
         permission: Permission::FREE,
         probe: || match paths::look(b"/proc/self/root/proc") {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(()),
-            other => must(other.is_err()),
+            Err(error) => Err(error),
+            Ok(_) => Err(no_effect()),
         },
     },
     Feature {
@@ -82,10 +83,7 @@ pub(super) const FEATURES: &[Feature] = &[
         need: Need::Useful,
         loss: "Programs with an inotify(7) cannot come: its watches would have other numbers.",
         advice: CHECKPOINT_RESTORE,
-        permission: Permission {
-            sysctl: Some("fs.inotify.max_user_instances"),
-            ..Permission::FREE
-        },
+        permission: Permission::FREE,
         probe: || {
             let inotify = fd::inotify()?;
             fd::set_next_watch(inotify.as_fd(), 40)?;

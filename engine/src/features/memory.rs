@@ -89,8 +89,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "MADV_DONTNEED_LOCKED",
         since: "5.18",
         need: Need::Needed(&[Role::Receive]),
-        loss: "What a program gives back while it is copied cannot be dropped here, and pages cannot \
-               follow after the handover.",
+        loss: "What a program gives back while it is copied cannot be dropped here, and pages \
+               cannot follow after the handover.",
         advice: NEWER_KERNEL,
         permission: Permission::FREE,
         probe: || {
@@ -105,8 +105,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: WRITE_PROTECT,
         since: "6.7",
         need: Need::NeededUnless(SOFT_DIRTY, &[Role::Send, Role::Store]),
-        loss: "What a program writes while it is copied is found by soft-dirty pages alone, for which \
-               it stands still in every round.",
+        loss: "What a program writes while it is copied is found by soft-dirty pages alone, for \
+               which it stands still in every round.",
         advice: "Use a kernel of that version or newer, with CONFIG_USERFAULTFD and \
                  CONFIG_PTE_MARKER_UFFD_WP, or one with CONFIG_MEM_SOFT_DIRTY.",
         permission: Permission::FREE,
@@ -138,8 +138,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "PAGE_IS_GUARD",
         since: "6.15",
         need: Need::Useful,
-        loss: "Guard pages (MADV_GUARD_INSTALL, Linux 6.13) cannot be seen, and come back as ordinary \
-               memory.",
+        loss: "Guard pages (MADV_GUARD_INSTALL, Linux 6.13) cannot be seen, and come back as \
+               ordinary memory.",
         advice: NEWER_KERNEL,
         permission: Permission::FREE,
         probe: || {
@@ -153,8 +153,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "/proc/PID/pagemap (page frames)",
         since: "2.6.25",
         need: Need::Useful,
-        loss: "What processes share since a fork cannot be seen: it travels once for each of them, and \
-               is no longer shared.",
+        loss: "What processes share since a fork cannot be seen: it travels once for each of \
+               them, and is no longer shared.",
         advice: "Use a kernel with CONFIG_PROC_PAGE_MONITOR.",
         permission: Permission::of(SYS_ADMIN),
         probe: a_frame_is_seen,
@@ -177,8 +177,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "UFFD_FEATURE_EVENT_FORK",
         since: "4.11",
         need: Need::Useful,
-        loss: "No page can follow after the handover: a child would read zeros, and what the program \
-               gives back would come again.",
+        loss: "No page can follow after the handover: a child would read zeros, and what the \
+               program gives back would come again.",
         advice: "Use a kernel of that version or newer, with CONFIG_USERFAULTFD.",
         permission: Permission::of(SYS_PTRACE).and("vm.unprivileged_userfaultfd"),
         // Not tried out further: while memory is registered, whatever forks here would wait for us.

@@ -9,10 +9,10 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "nf_tables (NFT_TABLE_F_OWNER)",
         since: "5.12",
         need: Need::Useful,
-        loss: "Trees with TCP connections, or that wait for them, cannot be moved: the connections \
-               cannot be kept silent.",
-        advice: "Use a kernel of that version or newer with CONFIG_NF_TABLES_INET, and load the module \
-                 nf_tables.",
+        loss: "Trees with TCP connections, or that wait for them, cannot be moved: the \
+               connections cannot be kept silent.",
+        advice: "Use a kernel of that version or newer with CONFIG_NF_TABLES_INET, and load the \
+                 module nf_tables.",
         permission: Permission::of(NET_ADMIN),
         probe: Lock::rehearse,
     },
@@ -20,8 +20,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "packet(7)",
         since: "2.2",
         need: Need::Useful,
-        loss: "Neighbours are not told of an address that has moved, and what comes meanwhile for its \
-               connections is sent again by their peers.",
+        loss: "Neighbours are not told of an address that has moved, and what comes meanwhile for \
+               its connections is sent again by their peers.",
         advice: "Use a kernel with CONFIG_PACKET, and load the module af_packet.",
         permission: Permission::of(NET_RAW),
         probe: || sock::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map(drop),
@@ -32,7 +32,7 @@ pub(super) const FEATURES: &[Feature] = &[
         need: Need::Useful,
         loss: "Trees in a network namespace of their own cannot come.",
         advice: "Use a kernel with CONFIG_NET_NS.",
-        permission: Permission::of(SYS_ADMIN).and("user.max_net_namespaces"),
+        permission: Permission::of(SYS_ADMIN),
         probe: || Namespace::make().map(drop).map_err(|error| error.source),
     },
     Feature {

@@ -7,7 +7,7 @@ use std::{fs, io};
 pub enum Presence {
     Present,
     Missing(Absence),
-    /// It could not be tried out, because we are not root.
+    /// It could not be tried out: we are not root, or the host has no room for it.
     Unknown(Absence),
 }
 
@@ -21,44 +21,59 @@ pub struct Absence {
 
 impl Feature {
     pub fn look(&self) -> Presence {
-        let Err(error) = (self.probe)() else { return Presence::Present };
-        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let absence = |advice| Absence { why: self.why(&error, is_denied), advice };
-        if !is_denied {
-            return Presence::Missing(absence(self.advice.to_owned()));
+        match (self.probe)() {
+            Ok(()) => Presence::Present,
+            Err(error) if is_shortage(&error) => {
+                Presence::Unknown(Absence::new(error.to_string(), MORE_ROOM))
+            }
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                Presence::Missing(Absence::new(error.to_string(), self.advice))
+            }
+            Err(error) => self.permission.denied(&error),
         }
-        if nix::unistd::geteuid().is_root() {
-            return Presence::Missing(absence(self.permission.advice()));
-        }
-        Presence::Unknown(absence("Ask as root.".to_owned()))
     }
+}
 
-    fn why(&self, error: &io::Error, is_denied: bool) -> String {
-        let mut why = error.to_string();
-        if !is_denied {
-            return why;
-        }
-        if let Some((capability, number)) = self.permission.capability {
-            let has = if has_capability(number) { "has" } else { "lacks" };
-            why += &format!("; this process {has} {capability}");
-        }
-        if let Some(setting) = self.permission.sysctl.and_then(setting) {
-            why += &format!("; {setting}");
-        }
-        why
+const MORE_ROOM: &str = "Ask again when this host has more room: open files, memory, processes.";
+
+/// The host has no room for a trial, which says nothing of what its kernel can do.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages =
+        [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC, libc::EDQUOT];
+    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
+}
+
+impl Absence {
+    fn new(why: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { why: why.into(), advice: advice.into() }
     }
 }
 
 impl Permission {
+    fn denied(self, error: &io::Error) -> Presence {
+        let lacks = self.capability.filter(|(_, number)| !has_capability(*number));
+        let mut why = error.to_string();
+        if let Some((name, _)) = self.capability {
+            let has = if lacks.is_some() { "lacks" } else { "has" };
+            why += &format!("; this process {has} {name}");
+        }
+        if let Some(setting) = self.sysctl.and_then(setting) {
+            why += &format!("; {setting}");
+        }
+        if nix::unistd::geteuid().is_root() {
+            let advice = self.advice(lacks.map(|(name, _)| name));
+            return Presence::Missing(Absence::new(why, advice));
+        }
+        Presence::Unknown(Absence::new(why, "Ask as root."))
+    }
+
     /// Root has everything, unless somebody has taken it away.
-    fn advice(self) -> String {
-        let capability = self.capability.map(|(name, _)| format!("give the command {name}"));
-        let sysctl = self.sysctl.map(|name| format!("see to the sysctl {name}"));
-        let others = "look for a container, a security module or a seccomp filter that forbids it";
-        let wishes = capability.into_iter().chain(sysctl).chain([others.to_owned()]);
-        let text = wishes.collect::<Vec<_>>().join(", or ");
-        let (first, rest) = text.split_at(1);
-        format!("{}{rest}.", first.to_uppercase())
+    fn advice(self, lacking: Option<&str>) -> String {
+        let others = "Look for a container, a security module or a seccomp filter that forbids it";
+        let capability = lacking.map(|name| format!(", or give the command {name}"));
+        let sysctl = self.sysctl.map(|name| format!(", or see to the sysctl {name}"));
+        let [capability, sysctl] = [capability, sysctl].map(Option::unwrap_or_default);
+        format!("{others}{capability}{sysctl}.")
     }
 }
 
@@ -102,6 +117,12 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_room_says_nothing_of_its_kernel() {
+        let found = fails(|| Err(io::Error::from_raw_os_error(libc::EMFILE))).look();
+        assert!(matches!(found, Presence::Unknown(_)), "{found:?}");
+    }
+
+    #[test]
     fn what_is_denied_is_missing_for_root_and_unknown_for_others() {
         let found = fails(|| Err(io::Error::from_raw_os_error(libc::EPERM))).look();
         match found {
@@ -109,7 +130,7 @@ mod tests {
                 assert!(
                     absence.why.contains("; this process has CAP_SYS_PTRACE; kernel.pid_max is ")
                 );
-                assert!(absence.advice.starts_with("Give the command CAP_SYS_PTRACE, or see to"));
+                assert!(absence.advice.ends_with("it, or see to the sysctl kernel.pid_max."));
             }
             Presence::Unknown(absence) => assert_eq!(absence.advice, "Ask as root."),
             other => panic!("{other:?}"),

@@ -137,8 +137,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "MEMBARRIER_CMD_GET_REGISTRATIONS",
         since: "6.3",
         need: Need::Useful,
-        loss: "A program that leaves this host is registered for every kind of membarrier(2), which \
-               costs it a little.",
+        loss: "A program that leaves this host is registered for every kind of membarrier(2), \
+               which costs it a little.",
         advice: "Use a kernel of that version or newer, with CONFIG_MEMBARRIER.",
         permission: Permission::FREE,
         probe: || process::barrier_registrations().map(drop),
@@ -147,7 +147,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "PR_SET_MDWE",
         since: "6.3",
         need: Need::Useful,
-        loss: "Programs that forbid themselves memory that can be written and executed cannot come.",
+        loss: "Programs that forbid themselves memory that can be written and executed cannot \
+               come.",
         advice: NEWER_KERNEL,
         permission: Permission::FREE,
         probe: || sys::prctl::setting(libc::PR_GET_MDWE).map(drop),

@@ -74,7 +74,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "SO_GET_FILTER",
         since: "3.8",
         need: Need::Useful,
-        loss: "Connections cannot be kept deaf while they are made, and packet filters not be read.",
+        loss: "Connections cannot be kept deaf while they are made, and packet filters not be \
+               read.",
         advice: NEWER_KERNEL,
         permission: Permission::FREE,
         probe: || {
@@ -154,7 +155,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "raw(7)",
         since: "2.2",
         need: Need::Useful,
-        loss: "Queued datagrams cannot come back with their senders, and some states of TCP not at all.",
+        loss: "Queued datagrams cannot come back with their senders, and some states of TCP not \
+               at all.",
         advice: NEWER_KERNEL,
         permission: Permission::of(NET_RAW),
         probe: || sock::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW).map(drop),

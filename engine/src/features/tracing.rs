@@ -29,7 +29,8 @@ pub(super) const FEATURES: &[Feature] = &[
         since: "2.6.35",
         need: EVERYTHING,
         loss: "The vector registers of a program cannot be read and set.",
-        advice: "Use a kernel and a processor with XSAVE (no `noxsave` on the kernel's command line).",
+        advice: "Use a kernel and a processor with XSAVE (no `noxsave` on the kernel's command \
+                 line).",
         permission: PTRACE,
         probe: || stopped(|thread| thread.set_xstate(&thread.xstate()?)),
     },
@@ -41,12 +42,12 @@ pub(super) const FEATURES: &[Feature] = &[
         advice: NEWER_KERNEL,
         permission: PTRACE,
         probe: || {
-            const ALL_BUT_STOPS: u64 = 0x0000_ffff_0000_ffff & !(1 << 8 | 1 << 18);
+            const SOME: u64 = 1 << 9 | 1 << 33;
             stopped(|thread| {
-                thread.set_signal_mask(ALL_BUT_STOPS)?;
+                thread.set_signal_mask(SOME)?;
                 thread.signal_mask()
             })
-            .and_then(|mask| must(mask == ALL_BUT_STOPS))
+            .and_then(|mask| must(mask == SOME))
         },
     },
     Feature {
@@ -62,8 +63,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "PTRACE_GET_RSEQ_CONFIGURATION",
         since: "5.13",
         need: Need::Useful,
-        loss: "Restartable sequences of a program are not registered again where it goes on; and where \
-               our own C library has registered some, no program can be built here.",
+        loss: "Restartable sequences of a program are not registered again where it goes on; and \
+               where our own C library has registered some, no program can be built here.",
         advice: "Use a kernel of that version or newer, with CONFIG_RSEQ.",
         permission: PTRACE,
         probe: rseq,
@@ -81,7 +82,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "PTRACE_O_SUSPEND_SECCOMP",
         since: "4.3",
         need: Need::Useful,
-        loss: "A program that confines itself with seccomp(2) while it is copied may be killed by it.",
+        loss: "A program that confines itself with seccomp(2) while it is copied may be killed by \
+               it.",
         advice: "Use a kernel with CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP_FILTER.",
         permission: Permission::of(SYS_ADMIN),
         probe: || seized_with(PTRACE_O_SUSPEND_SECCOMP),
@@ -90,7 +92,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "PR_GET_TID_ADDRESS",
         since: "3.5",
         need: TAKING_APART,
-        loss: "Where a thread's end is awaited cannot be seen: pthread_join(3) would wait for ever.",
+        loss: "Where a thread's end is awaited cannot be seen: pthread_join(3) would wait for \
+               ever.",
         advice: CHECKPOINT_RESTORE,
         permission: Permission::FREE,
         probe: || crate::sys::prctl::thread_id_address().map(drop),

@@ -71,8 +71,8 @@ impl Scratch {
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Tries to map something else over it, which MAP_FIXED_NOREPLACE forbids: EEXIST. A kernel that
-    /// does not know the flag maps it elsewhere.
+    /// Tries to map something else over it, which MAP_FIXED_NOREPLACE forbids: EEXIST. A kernel
+    /// that does not know the flag maps it elsewhere.
     pub(crate) fn is_not_replaced(&self) -> io::Result<bool> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let (start, none) = (self.start.as_ptr().cast(), libc::PROT_NONE);

@@ -102,7 +102,8 @@ fn table(found: &[Found]) -> Vec<String> {
 }
 
 fn need(feature: &Feature) -> String {
-    let mut need = listed(&feature.need.roles().iter().map(|role| role.name()).collect::<Vec<_>>());
+    let mut need =
+        listed(&feature.need.roles().iter().map(|role| role.name()).collect::<Vec<_>>(), "and");
     if let Need::NeededUnless(other, _) = feature.need {
         let _a_string_takes_everything = write!(need, ", or {other}");
     }
@@ -115,27 +116,30 @@ fn summary(found: &[Found]) -> Vec<String> {
         let roles = Role::ALL.into_iter().filter(|role| verdict.on(*role) == wanted);
         roles.map(Role::name).collect::<Vec<_>>()
     };
+    let lacking: Vec<_> = verdict.lacking().map(|found| found.feature.name).collect();
+    let (can, cannot) = (those(Ability::Can), those(Ability::Cannot));
+    let unknown = those(Ability::Unknown);
     let mut lines = vec![String::new()];
-    let sentences = [
-        (Ability::Can, "This host can ", "."),
-        (Ability::Cannot, "This host cannot ", ", because something needed is missing."),
-        (Ability::Unknown, "Not known is whether it can ", ": ask as root."),
-    ];
-    for (ability, begin, end) in sentences {
-        let roles = those(ability);
-        if !roles.is_empty() {
-            lines.push(format!("{begin}{}{end}", listed(&roles)));
-        }
+    if !can.is_empty() {
+        lines.push(format!("This host can {}.", listed(&can, "and")));
+    }
+    if !cannot.is_empty() {
+        let lacking = listed(&lacking, "and");
+        lines.push(format!("This host cannot {}: it lacks {lacking}.", listed(&cannot, "or")));
+    }
+    if !unknown.is_empty() {
+        let unknown = listed(&unknown, "and");
+        lines.push(format!("Whether it can {unknown} is not known: some could not be tried out."));
     }
     lines
 }
 
 /// "a", "a and b", "a, b and c"
-fn listed(words: &[&str]) -> String {
+fn listed(words: &[&str], before_last: &str) -> String {
     match words {
         [] => String::new(),
         [one] => (*one).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {before_last} {last}", first.join(", ")),
     }
 }
 
@@ -220,8 +224,8 @@ mod tests {
             [
                 "",
                 "This host can store.",
-                "This host cannot send, because something needed is missing.",
-                "Not known is whether it can receive and restore: ask as root.",
+                "This host cannot send: it lacks a.",
+                "Whether it can receive and restore is not known: some could not be tried out.",
             ]
         );
     }
