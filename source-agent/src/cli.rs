@@ -1,6 +1,7 @@
 //! The command line of `migrate`.
 
 mod images;
+mod quick_start;
 mod rules;
 mod trust;
 
@@ -12,6 +13,7 @@ pub(crate) use images::{
     Afterwards, Connections, Dump, Duplicate, Hold, Image, ImageStep, OneImage, Restore,
 };
 use protocol::{Lazy, MigrationId, Outcome};
+pub(crate) use quick_start::{OneService, QuickStart, QuickStartStep};
 pub(crate) use rules::RuleOptions;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     Clone(Duplicate),
     /// Look at what was stored, verify it, or merge it with its parents
     Image(Image),
+    /// Run a slow program as a service that is stored when it stops, and starts from there
+    Service(QuickStart),
     #[command(hide = true)]
     Holder(Hold),
 }

@@ -9,9 +9,9 @@ use crate::cli::{Hold, Restore};
 use crate::complaint::only_root;
 use crate::ending::{Ending, Purpose};
 use crate::output::Output;
+use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use course::Course;
-use foreground::Signals;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -52,7 +52,7 @@ async fn here(restore: Restore) -> Result<ExitCode> {
     let serving = spawn_blocking(move || running.serve());
     match signals {
         Some(signals) => {
-            let code = signals.pass_on_until_it_ends(root).await?;
+            let code = foreground::pass_on_until_it_ends(signals, root).await?;
             serving.await??;
             Ok(code)
         }

@@ -4,8 +4,8 @@ use crate::cli::{Cli, Command, Service, Task};
 use crate::complaint::Complaint;
 use crate::output::print;
 use crate::{
-    ca, check, dump, duplicate, identity, images, list, restore, resume, service, settle, start,
-    trust,
+    ca, check, dump, duplicate, identity, images, list, quick_start, restore, resume, service,
+    settle, start, trust,
 };
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -83,6 +83,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Task::Command(Command::Restore(restore)) => restore::run(restore).await,
         Task::Command(Command::Clone(duplicate)) => duplicate::run(duplicate).await,
         Task::Command(Command::Image(image)) => images::run(image.step),
+        Task::Command(Command::Service(asked)) => quick_start::run(asked).await,
         Task::Command(Command::Holder(hold)) => restore::hold(&hold),
     }
 }

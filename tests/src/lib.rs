@@ -3,7 +3,7 @@
 //! [`hosts`] makes the hosts, with the first process of each in [`host_init`]; [`workload`] runs the
 //! programs that prove their own state, [`relay`] is a bad network between the hosts, [`line`] one between
 //! a server and its clients, and [`peer`] a host that is not as it should be. Servers and their clients are
-//! [`redis`], [`web`] and [`bulk`]; [`capture`] hears what the network does. What a test must look at
+//! [`redis`], [`web`] and [`bulk`], and [`slow_start`] is one that is stored and brought back; [`capture`] hears what the network does. What a test must look at
 //! before and after a move is a [`footprint`], what the command said is [`moved`]; a move that must not
 //! happen is an [`attempt`].
 
@@ -28,6 +28,7 @@ pub mod redis;
 pub mod relay;
 pub mod say;
 pub mod scale;
+pub mod slow_start;
 pub mod soak;
 pub mod stalls;
 pub mod wait;

@@ -38,6 +38,7 @@ const SCENARIOS: &[Need] = &[
     Need { package: "redis-server", probe: Probe::Program("redis-server") },
     Need { package: "redis-tools", probe: Probe::Program("redis-cli") },
     Need { package: "python3", probe: Probe::File("/usr/bin/python3") },
+    Need { package: "openjdk-17-jdk-headless", probe: Probe::Program("javac") },
     Need { package: "golang-go", probe: Probe::Program("go") },
     Need { package: "nodejs", probe: Probe::Program("node") },
     Need { package: "nginx-light", probe: Probe::Program("nginx") },

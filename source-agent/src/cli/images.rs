@@ -114,6 +114,9 @@ pub(crate) struct Restore {
     /// Started by another `migrate`, to which it says on standard output when the tree runs
     #[arg(long, hide = true)]
     pub(crate) is_for_another: bool,
+    /// Started by the keeper of a service: ids up to this one are not for what the tree starts
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) spare_ids: Option<i32>,
 }
 
 /// What becomes of the TCP connections of an image.
@@ -136,6 +139,7 @@ impl Restore {
             json: duplicate.json,
             state: duplicate.state.clone(),
             is_for_another: false,
+            spare_ids: None,
         }
     }
 

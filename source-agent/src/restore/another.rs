@@ -2,11 +2,11 @@
 //! process of a PID namespace for as long as that lives.
 
 use super::course::Running;
-use super::foreground::Signals;
-use super::seclusion;
+use super::{foreground, seclusion};
 use crate::cli::{Connections, Restore};
 use crate::events::RestoreSummary;
 use crate::output::{Output, print};
+use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -39,7 +39,7 @@ pub(super) async fn run(restore: Restore) -> Result<ExitCode> {
         written.with_context(|| format!("write {}", path.display()))?;
     }
     match signals {
-        Some(signals) => signals.pass_on_until_it_ends(child.id().cast_signed()).await,
+        Some(signals) => foreground::pass_on_until_it_ends(signals, child.id().cast_signed()).await,
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -79,7 +79,8 @@ pub(crate) fn start(restore: &Restore) -> io::Result<Result<Started, u8>> {
     Ok(Err(u8::try_from(code).unwrap_or(4)))
 }
 
-fn running(line: &str) -> Option<(i32, u64)> {
+/// The first process of a tree that runs, and how many of its pages are still to come.
+pub(crate) fn running(line: &str) -> Option<(i32, u64)> {
     let (pid, missing_pages) = line.strip_prefix(IT_RUNS)?.split_once(' ')?;
     Some((pid.parse().ok()?, missing_pages.parse().ok()?))
 }

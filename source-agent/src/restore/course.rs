@@ -7,6 +7,7 @@ use crate::events::{Event, RestoreSummary};
 use crate::hello;
 use crate::inspection::refusal;
 use crate::output::Output;
+use crate::spare_ids;
 use engine::clocks::Clocks;
 use engine::descriptors;
 use engine::host::Host;
@@ -83,6 +84,7 @@ impl Course {
             fs::write(path, format!("{pid}\n")).on("write the process id into", object)?;
         }
         let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
+        restore.spare_ids.map_or(Ok(()), spare_ids::spare)?;
         restored.run()?;
         Ok(Running { pid, lazy, took: began.elapsed(), missing_pages })
     }

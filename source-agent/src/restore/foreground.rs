@@ -1,60 +1,30 @@
 //! A tree that was restored in the foreground: it gets our signals, and its end is our end.
 
+use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-
-/// What a shell or an operator sends to a program to tell it something.
-const PASSED_ON: [Signal; 7] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-];
 
 /// The restored tree's parent ends at once, and then it is ours: prctl(2), PR_SET_CHILD_SUBREAPER.
 pub(super) fn adopt_orphans() -> io::Result<()> {
     set_child_subreaper(true).map_err(io::Error::from)
 }
 
-#[derive(Debug)]
-pub(super) struct Signals(mpsc::Receiver<Signal>);
-
-impl Signals {
-    /// From here on these signals do not end us.
-    pub(super) fn watch() -> io::Result<Self> {
-        let (sender, receiver) = mpsc::channel(PASSED_ON.len());
-        for kind in PASSED_ON {
-            let mut signals = signal(SignalKind::from_raw(kind as i32))?;
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                while signals.recv().await.is_some() && sender.send(kind).await.is_ok() {}
-            });
-        }
-        Ok(Self(receiver))
-    }
-
-    /// Ends as the tree's first process has ended; as a shell has it, with 128 and the signal that
-    /// killed it.
-    pub(super) async fn pass_on_until_it_ends(mut self, root: i32) -> Result<ExitCode> {
-        let mut waiting = spawn_blocking(move || wait_for(root));
-        loop {
-            tokio::select! {
-                ended = &mut waiting => return ended?.context("wait for the end of the tree"),
-                Some(signal) = self.0.recv() => {
-                    // One that has ended meanwhile is seen by whoever waits.
-                    let _ = kill(Pid::from_raw(root), signal);
-                }
+/// Ends as the tree's first process has ended; as a shell has it, with 128 and the signal that
+/// killed it.
+pub(super) async fn pass_on_until_it_ends(mut signals: Signals, root: i32) -> Result<ExitCode> {
+    let mut waiting = spawn_blocking(move || wait_for(root));
+    loop {
+        tokio::select! {
+            ended = &mut waiting => return ended?.context("wait for the end of the tree"),
+            Some(signal) = signals.next() => {
+                // One that has ended meanwhile is seen by whoever waits.
+                let _ = kill(Pid::from_raw(root), signal);
             }
         }
     }
