@@ -44,7 +44,7 @@ mod rseq;
 mod trial;
 
 pub use all::{
-    Asked, AspectImage, ask_all, examine_all, read_all, restore_all, restore_outside_all,
+    Asked, AspectImage, ask_all, examine_all, name_of, read_all, restore_all, restore_outside_all,
     robust_list_head, touched_by_kernel,
 };
 pub use credentials::privileges::{Privileges, privileges_in};

@@ -11,6 +11,7 @@
 mod capture;
 mod clocks;
 mod create;
+mod describe;
 mod examine;
 mod flight;
 mod group;
@@ -27,6 +28,7 @@ pub(crate) mod trip;
 use crate::kinds::DescriptionImage;
 pub use capture::{capture, outline};
 pub use create::{Awaiting, Made, check, create, cut_off, finish, flows_of, identities, paths};
+pub use describe::{At, Described, describe};
 pub use examine::examine;
 pub use install::{connect, install, numbers_needed};
 pub use standstill::{

@@ -2,6 +2,7 @@
 //! there in any other build.
 
 use crate::error::Error;
+pub use crate::image::fuzzing as stored;
 use crate::image::{Layout, ThreadImage, TreeImage};
 use crate::{arch, aspects, clocks, descriptors, host, inventory, kinds, memory, source, stage};
 

@@ -10,8 +10,12 @@
 mod buffer;
 mod codec;
 mod directory;
+mod file;
 mod framed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
+pub(crate) mod keys;
 pub mod manifest;
 mod playback;
 mod serving;
@@ -21,6 +25,7 @@ mod writer;
 
 pub use buffer::Buffer;
 pub use framed::VERSION;
+pub use keys::{Identities, Recipients};
 pub use manifest::{Manifest, Tree};
 pub use playback::{Fill, Playback};
 pub use serving::{Served, Wanted};
@@ -37,6 +42,10 @@ use crate::memory::{PAGE_BYTES, PageSet};
 use crate::network::NamespaceImage;
 use crate::sys::ptrace::{XSTATE_BYTES_MAX, registers_from_words, registers_to_words};
 use crate::tracee::Registers;
+
+/// [`PAGE_BYTES`], where it is bytes in memory that are counted.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 
 /// The shape of a tree: which processes, threads and mappings there are, without their contents.
 /// Sent again with every round, because a running tree changes its shape.

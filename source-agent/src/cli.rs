@@ -10,7 +10,7 @@ use crate::place::Place;
 use crate::restore::seclusion;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use images::{
-    Afterwards, Connections, Dump, Duplicate, Hold, Image, ImageStep, OneImage, Restore,
+    Afterwards, Connections, Dump, Duplicate, Hold, Image, ImageStep, Merge, OneImage, Restore,
 };
 use protocol::{Lazy, MigrationId, Outcome};
 pub(crate) use quick_start::{OneService, QuickStart, QuickStartStep};

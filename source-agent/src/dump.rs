@@ -54,7 +54,12 @@ fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
     let Looked { outcome, notes } = looked;
     let inspection = outcome.map_err(Ending::Refused)?;
     let compress = dump.compress != Compress::None;
-    let manner = Manner { compress, parent: dump.parent.clone() };
+    let manner = Manner {
+        compress,
+        parent: dump.parent.clone(),
+        recipients: dump.seal.recipients()?,
+        identities: dump.opening.identities()?,
+    };
     let writer = Writer::create(&dump.directory, &manner)?;
     let course = Course::begin(&dump, &inspection, interrupt)?;
     let mut dumped =

@@ -1,24 +1,26 @@
 //! `migrate image`: what there is to say of an image without restoring it.
 
-use crate::cli::{ImageStep, OneImage};
+mod show;
+
+use crate::cli::{ImageStep, Merge, OneImage};
 use crate::codec::Compress;
 use crate::complaint::Complaint;
 use crate::output::print;
 use anyhow::Result;
+use engine::Object;
 use engine::image::{Manifest, Manner, StoredImage, Tree, Writer, decode};
 use engine::memory::PAGE_BYTES;
 use protocol::version::Hello;
 use serde::Serialize;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 pub(crate) fn run(step: ImageStep) -> Result<ExitCode> {
     let done = match step {
         ImageStep::Info(one) => info(&one),
-        ImageStep::Show(_) => Ok(()),
+        ImageStep::Show(one) => show::show(&one),
         ImageStep::Verify(one) => verify(&one),
-        ImageStep::Merge { directory, into, compress } => merge(&directory, &into, compress),
+        ImageStep::Merge(wanted) => merge(&wanted),
     };
     Ok(match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,6 +43,7 @@ struct Info {
     memory_bytes: u64,
     stored_bytes: u64,
     parent: Option<String>,
+    is_encrypted: bool,
 }
 
 impl Info {
@@ -63,14 +66,16 @@ impl Info {
             memory_bytes: size.pages * PAGE_BYTES,
             stored_bytes: size.stored_bytes,
             parent: parent.map(|parent| String::from_utf8_lossy(&parent.path).into_owned()),
+            is_encrypted: image.is_sealed(),
         })
     }
 
     fn lines(&self) -> Vec<String> {
         let age = UNIX_EPOCH + Duration::from_millis(self.dumped_at_ms);
         let age = age.elapsed().map_or(0, |age| age.as_secs());
+        let encrypted = if self.is_encrypted { ", encrypted" } else { "" };
         let mut lines = vec![
-            format!("Image {} (format {})", self.directory, self.format),
+            format!("Image {} (format {}{encrypted})", self.directory, self.format),
             format!("  dumped {age} s ago on {}, {}", self.hostname, self.kernel),
             format!("  process {} and {} more", self.root, self.processes.saturating_sub(1)),
             format!(
@@ -85,7 +90,7 @@ impl Info {
 }
 
 fn info(one: &OneImage) -> Result<(), engine::Error> {
-    let info = Info::of(&StoredImage::open(&one.directory)?)?;
+    let info = Info::of(&open(one)?)?;
     if one.json {
         print(&serde_json::to_string(&info).unwrap_or_default());
     } else {
@@ -95,7 +100,7 @@ fn info(one: &OneImage) -> Result<(), engine::Error> {
 }
 
 fn verify(one: &OneImage) -> Result<(), engine::Error> {
-    let image = StoredImage::open(&one.directory)?;
+    let image = open(one)?;
     image.verify()?;
     let directory = image.path().display();
     match one.json {
@@ -105,16 +110,29 @@ fn verify(one: &OneImage) -> Result<(), engine::Error> {
     Ok(())
 }
 
-fn merge(directory: &Path, into: &Path, compress: Compress) -> Result<(), engine::Error> {
-    let image = StoredImage::open(directory)?;
-    let manner = Manner { compress: compress != Compress::None, parent: None };
-    let mut writer = Writer::create(into, &manner)?;
+fn open(one: &OneImage) -> Result<StoredImage, engine::Error> {
+    StoredImage::open(&one.directory, &one.opening.identities()?)
+}
+
+fn merge(wanted: &Merge) -> Result<(), engine::Error> {
+    let identities = wanted.opening.identities()?;
+    let image = StoredImage::open(&wanted.directory, &identities)?;
+    let recipients = wanted.seal.recipients()?;
+    if image.is_sealed() && recipients.is_empty() && !wanted.decrypt {
+        let object = Object::File { path: image.path().display().to_string() };
+        let why = "it is encrypted, and the new one would not be (`--encrypt-to RECIPIENT`, or \
+                   `--decrypt` if that is what you want)";
+        return Err(engine::Error::invalid("merge", object, why));
+    }
+    let compress = wanted.compress != Compress::None;
+    let manner = Manner { compress, parent: None, recipients, identities };
+    let mut writer = Writer::create(&wanted.into, &manner)?;
     let store = image.store();
     store.spaces().try_for_each(|space| store.read_all(space, &mut writer))?;
     let manifest = Manifest { parent: None, ..image.manifest().clone() };
     let tree: &Tree = image.tree();
     let pages = writer.finish(tree, manifest)?;
     let megabytes = (pages * PAGE_BYTES) >> 20;
-    print(&format!("Merged into {}: {megabytes} MiB of memory.", into.display()));
+    print(&format!("Merged into {}: {megabytes} MiB of memory.", wanted.into.display()));
     Ok(())
 }

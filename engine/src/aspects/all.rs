@@ -1,6 +1,7 @@
 //! All aspects of a process or of a thread at once: what the main path calls.
 
 use super::entry::Reader;
+use super::name::Name;
 use super::robust_list::RobustList;
 use super::{ALL, Aspect as _, AspectEntry, Scope, Subject, refused};
 use crate::batch::{Answers, Batch};
@@ -17,6 +18,12 @@ pub struct AspectImage {
     pub version: u32,
     #[prost(bytes = "vec", tag = "3")]
     pub bytes: Vec<u8>,
+}
+
+/// What a thread with these aspects is called. Any bytes: a name need not be text.
+pub fn name_of(aspects: &[AspectImage]) -> Option<Vec<u8>> {
+    let aspect = aspects.iter().find(|aspect| aspect.name == Name::NAME)?;
+    Name::called(&aspect.bytes)
 }
 
 /// Queries that are in a batch and wait for its answers.

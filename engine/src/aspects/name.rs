@@ -4,6 +4,7 @@ use super::{Aspect, Scope, Subject};
 use crate::args;
 use crate::batch::{Answers, Batch, Bytes, Call};
 use crate::error::{Error, OnObject as _};
+use prost::Message as _;
 
 pub(super) struct Name;
 
@@ -12,6 +13,13 @@ pub(super) struct Image {
     /// Without the final zero. Any bytes: a name need not be text.
     #[prost(bytes = "vec", tag = "1")]
     name: Vec<u8>,
+}
+
+impl Name {
+    /// In an encoded image.
+    pub(super) fn called(image: &[u8]) -> Option<Vec<u8>> {
+        Image::decode(image).ok().map(|image| image.name)
+    }
 }
 
 /// TASK_COMM_LEN with its final zero, the same on every kernel.

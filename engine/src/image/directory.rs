@@ -1,25 +1,89 @@
 //! The directory of an image: four files, of which the last one makes it whole.
 //!
+//! In a sealed one all of them are files of age, and have names that say so.
+//!
 //! `pages` and what else there is are written first and synced; then `manifest` gets its name. A
 //! directory in which somebody was interrupted has no manifest: it holds no image, and the next
 //! one who is to write there clears it away. A lock on the directory tells who still writes.
 
+use super::file::{Input, Output};
+use super::framed::{self, Digest};
+use super::keys::{Identities, Recipients};
 use crate::error::{Error, Object, OnObject as _};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 pub(super) const MANIFEST: &str = "manifest";
 pub(super) const TREE: &str = "tree";
 pub(super) const INDEX: &str = "index";
 pub(super) const PAGES: &str = "pages";
-const UNFINISHED_MANIFEST: &str = "manifest.unfinished";
+/// At the end of each name, where the files are sealed.
+const SEALED: &str = ".age";
+const UNFINISHED: &str = ".unfinished";
 
 /// What may be left where somebody was interrupted.
-const LEFT: [&str; 4] = [PAGES, TREE, INDEX, UNFINISHED_MANIFEST];
+const LEFT: [&str; 8] = [
+    PAGES,
+    TREE,
+    INDEX,
+    "manifest.unfinished",
+    "pages.age",
+    "tree.age",
+    "index.age",
+    "manifest.age.unfinished",
+];
+
+/// The directory of an image that is whole.
+#[derive(Debug)]
+pub(super) struct Finished<'a> {
+    path: PathBuf,
+    /// Who may open it, if it is sealed.
+    seal: Option<&'a Identities>,
+}
+
+impl<'a> Finished<'a> {
+    pub(super) fn find(path: &Path, identities: &'a Identities) -> Result<Self, Error> {
+        let object = || Object::File { path: path.display().to_string() };
+        let path = path.canonicalize().on("find the image in", object)?;
+        let seal = match (path.join(MANIFEST).exists(), path.join(sealed(MANIFEST)).exists()) {
+            (true, _) => None,
+            (false, true) => Some(identities),
+            (false, false) => {
+                let why = "it holds no image, or one that was not finished";
+                return Err(Error::invalid("read", object(), why));
+            }
+        };
+        Ok(Self { path, seal })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.seal.is_some()
+    }
+
+    pub(super) fn open(&self, name: &str) -> Result<Input, Error> {
+        match self.seal {
+            None => Input::plain(self.path.join(name)),
+            Some(identities) => Input::sealed(self.path.join(sealed(name)), identities),
+        }
+    }
+}
+
+/// Whether an image is there, whole.
+pub(super) fn is_image(path: &Path) -> bool {
+    path.join(MANIFEST).exists() || path.join(sealed(MANIFEST)).exists()
+}
+
+fn sealed(name: &str) -> String {
+    format!("{name}{SEALED}")
+}
 
 /// A directory that is being written. Dropping it removes everything again.
 #[derive(Debug)]
@@ -28,13 +92,14 @@ pub(super) struct Unfinished {
     /// Whether it is ours to remove.
     is_new: bool,
     is_finished: bool,
+    recipients: Recipients,
     _lock: Flock<File>,
 }
 
 impl Unfinished {
     /// Makes the directory, or takes an empty one. Only its owner may look into a new one: it will
     /// hold whatever secrets the tree has.
-    pub(super) fn claim(path: &Path) -> Result<Self, Error> {
+    pub(super) fn claim(path: &Path, recipients: &Recipients) -> Result<Self, Error> {
         let object = || Object::File { path: path.display().to_string() };
         let is_new = match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => true,
@@ -50,7 +115,8 @@ impl Unfinished {
             error => Error::new("lock", object(), error.into()),
         })?;
         let path = path.canonicalize().on("find", object)?;
-        let unfinished = Self { path, is_new, is_finished: false, _lock: lock };
+        let unfinished =
+            Self { path, is_new, is_finished: false, recipients: recipients.clone(), _lock: lock };
         unfinished.clear()?;
         Ok(unfinished)
     }
@@ -61,7 +127,7 @@ impl Unfinished {
         for entry in fs::read_dir(&self.path).on("list", || self.object())? {
             names.push(entry.on("list", || self.object())?.file_name());
         }
-        if names.iter().any(|name| name == MANIFEST) {
+        if is_image(&self.path) {
             let why = "it holds an image already";
             return Err(Error::invalid("write into", self.object(), why));
         }
@@ -77,22 +143,30 @@ impl Unfinished {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Where the file of that name is.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        match self.recipients.is_empty() {
+            true => self.path.join(name),
+            false => self.path.join(sealed(name)),
+        }
     }
 
-    /// A new file in it, that only its owner may read.
-    pub(super) fn create(&self, name: &str) -> Result<File, Error> {
-        let path = self.path.join(name);
-        let mut options = File::options();
-        let options = options.read(true).write(true).create_new(true).mode(0o600);
-        options.open(&path).on("make", || Object::File { path: path.display().to_string() })
+    /// A new file in it.
+    pub(super) fn create(&self, name: &str) -> Result<Output, Error> {
+        Output::create(&self.path_of(name), &self.recipients)
+    }
+
+    /// A new file that is one message, on the disk when this returns.
+    pub(super) fn write(&self, name: &str, message: &[u8]) -> Result<Digest, Error> {
+        framed::write(&self.path_of(name), &self.recipients, name, message)
     }
 
     /// Makes it an image: from here on it stays. Everything else has to be on the disk already.
     pub(super) fn finish(mut self, manifest: &[u8]) -> Result<(), Error> {
-        let (unfinished, whole) = (self.path.join(UNFINISHED_MANIFEST), self.path.join(MANIFEST));
-        super::framed::write(&unfinished, MANIFEST, manifest)?;
+        let whole = self.path_of(MANIFEST);
+        let mut unfinished = whole.clone().into_os_string();
+        unfinished.push(UNFINISHED);
+        framed::write(Path::new(&unfinished), &self.recipients, MANIFEST, manifest)?;
         sync(&self.path).on("write", || self.object())?;
         fs::rename(&unfinished, &whole).on("finish", || self.object())?;
         self.is_finished = true;
@@ -132,14 +206,18 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    fn claim(path: &Path) -> Result<Unfinished, Error> {
+        Unfinished::claim(path, &Recipients::default())
+    }
+
     #[test]
     fn what_is_not_finished_leaves_nothing() {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("image");
-        let unfinished = Unfinished::claim(&path).unwrap();
+        let unfinished = claim(&path).unwrap();
         unfinished.create(PAGES).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert!(Unfinished::claim(&path).unwrap_err().source.to_string().contains("another"));
+        assert!(claim(&path).unwrap_err().source.to_string().contains("another"));
         drop(unfinished);
         assert!(!path.exists());
     }
@@ -147,8 +225,8 @@ mod tests {
     #[test]
     fn an_image_is_not_written_over() {
         let top = tempfile::tempdir().unwrap();
-        Unfinished::claim(top.path()).unwrap().finish(b"").unwrap();
-        let error = Unfinished::claim(top.path()).unwrap_err();
+        claim(top.path()).unwrap().finish(b"").unwrap();
+        let error = claim(top.path()).unwrap_err();
         assert!(error.source.to_string().contains("an image already"), "{error:?}");
     }
 
@@ -156,11 +234,12 @@ mod tests {
     fn the_rest_of_an_interrupted_one_is_cleared_away_and_nothing_else() {
         let top = tempfile::tempdir().unwrap();
         fs::write(top.path().join(PAGES), "half").unwrap();
-        fs::write(top.path().join(UNFINISHED_MANIFEST), "half").unwrap();
-        drop(Unfinished::claim(top.path()).unwrap());
+        fs::write(top.path().join("manifest.unfinished"), "half").unwrap();
+        fs::write(top.path().join("index.age"), "half").unwrap();
+        drop(claim(top.path()).unwrap());
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
         fs::write(top.path().join("thesis"), "mine").unwrap();
-        let error = Unfinished::claim(top.path()).unwrap_err();
+        let error = claim(top.path()).unwrap_err();
         assert!(error.source.to_string().contains("thesis"), "{error:?}");
         assert!(top.path().join("thesis").exists());
     }

@@ -10,12 +10,11 @@
 //!     digest   32 bytes  BLAKE3 of everything before
 //! ```
 //!
-//! Little-endian. The digest finds what a disk has changed; it is not a signature.
+//! Little-endian. In a sealed image this is what age encrypts. The digest finds what a disk has changed; it is not a signature.
 
+use super::file::{Input, Output};
+use super::keys::Recipients;
 use crate::error::{Error, Object, OnObject as _};
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"migrate\0";
@@ -33,35 +32,28 @@ const BYTES_MAX: u64 = 1 << 30;
 /// BLAKE3 of a file's content.
 pub(super) type Digest = [u8; DIGEST_BYTES];
 
-/// Writes the file anew and waits until the disk has it.
-pub(super) fn write(path: &Path, what: &str, message: &[u8]) -> Result<Digest, Error> {
+/// Writes a new file and waits until the disk has it.
+pub(super) fn write(
+    path: &Path,
+    recipients: &Recipients,
+    what: &str,
+    message: &[u8],
+) -> Result<Digest, Error> {
     let bytes = encode(what, message);
     let object = || Object::File { path: path.display().to_string() };
-    let mut options = File::options();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .on("make", object)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).on("write", object)?;
+    let mut file = Output::create(path, recipients)?;
+    file.append(&bytes).and_then(|()| file.finish()).on("write", object)?;
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
 /// The message, and the digest of the whole file.
-pub(super) fn read(path: &Path, what: &str) -> Result<(Vec<u8>, Digest), Error> {
-    let object = || Object::File { path: path.display().to_string() };
-    let length = fs::metadata(path).on("look at", object)?.len();
-    if length > BYTES_MAX {
-        return Err(Error::invalid("read", object(), "it is too long"));
-    }
-    let bytes = fs::read(path).on("read", object)?;
-    let message = decode(what, &bytes).map_err(|why| Error::invalid("read", object(), why))?;
+pub(super) fn read(file: &Input, what: &str) -> Result<(Vec<u8>, Digest), Error> {
+    let bytes = file.read(BYTES_MAX)?;
+    let message = decode(what, &bytes).map_err(|why| Error::invalid("read", file.object(), why))?;
     Ok((message.to_vec(), *blake3::hash(&bytes).as_bytes()))
 }
 
-fn encode(what: &str, message: &[u8]) -> Vec<u8> {
+pub(super) fn encode(what: &str, message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + message.len() + DIGEST_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&padded(what));
@@ -74,7 +66,7 @@ fn encode(what: &str, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn decode<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+pub(super) fn decode<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
     let (header, rest) = bytes
         .split_first_chunk::<HEADER_BYTES>()
         .ok_or("it is cut off before the end of its header")?;

@@ -4,12 +4,11 @@
 //! space that lies in one block, or is zeros, or is where the parent image has it. A page that is
 //! written again gets a new place, and a block that nobody needs any more can be given back.
 
+use super::PAGE;
 use super::codec::Codec;
 use crate::memory::{DATA_BYTES_MAX, PAGE_BYTES, Run};
 use std::collections::BTreeMap;
 
-/// [`PAGE_BYTES`], as an index into bytes.
-pub(super) const PAGE: usize = 4096;
 const BLOCK_PAGES_MAX: u64 = DATA_BYTES_MAX as u64 / PAGE_BYTES;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The pages of an image for a tree that runs already: asked for by fault, or pushed.
 
+use super::PAGE;
 use super::store::Store;
 use crate::error::Error;
 use crate::memory::lazy::{LazyMemory, PageSource};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 /// Pages that are pushed at a time: a fault waits behind one such run at most.
 const PUSH_PAGES: u64 = 64;
-const PUSH_BYTES: usize = 64 << 12;
+const PUSH_BYTES: usize = 64 * PAGE;
 /// How long to wait for a fault when everything was pushed.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 

@@ -1,32 +1,28 @@
 //! The pages of an image, by space and address, as they were when the tree stood still.
 
+use super::PAGE;
 use super::codec::unpack;
-use super::index::{Block, Extent, Index, PAGE, Place};
+use super::file::Input;
+use super::index::{Block, Extent, Index, Place};
 use crate::error::{Error, Object, OnObject as _};
 use crate::memory::{PAGE_BYTES, PageSet, PageSink, Run};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// May be read from several threads at once.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
-    pages: File,
+    pages: Input,
     index: Index,
     parent: Option<Box<Store>>,
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, index: &[u8], parent: Option<Self>) -> Result<Self, Error> {
-        let object = || Object::File { path: path.display().to_string() };
-        let pages = File::open(path).on("open", object)?;
-        let bytes = pages.metadata().on("look at", object)?.len();
-        let index = Index::decode(index, bytes);
-        let index = index.map_err(|why| Error::invalid("read the index of", object(), why))?;
-        let store = Self { path: path.to_owned(), pages, index, parent: parent.map(Box::new) };
+    pub(super) fn open(pages: Input, index: &[u8], parent: Option<Self>) -> Result<Self, Error> {
+        let index = Index::decode(index, pages.bytes());
+        let wrong = |why| Error::invalid("read the index of", pages.object(), why);
+        let index = index.map_err(wrong)?;
+        let store = Self { pages, index, parent: parent.map(Box::new) };
         store.check_parent()?;
         Ok(store)
     }
@@ -135,7 +131,7 @@ impl Store {
     /// Its bytes, which are those that were written.
     fn read_block(&self, block: &Block) -> Result<Vec<u8>, Error> {
         let mut stored = vec![0; block.stored as usize];
-        self.pages.read_exact_at(&mut stored, block.offset).on("read", || self.object())?;
+        self.pages.read_exact_at(&mut stored, block.offset)?;
         let raw = unpack(block.codec, stored, usize::from(block.pages) * PAGE);
         let raw = raw.ok().filter(|raw| xxh3_64(raw) == block.checksum);
         raw.ok_or_else(|| {
@@ -153,7 +149,7 @@ impl Store {
     }
 
     fn object(&self) -> Object {
-        Object::File { path: self.path.display().to_string() }
+        self.pages.object()
     }
 }
 

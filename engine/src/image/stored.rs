@@ -1,14 +1,14 @@
 //! An image that was written into a directory, opened and checked: nothing of it is trusted.
 
 use super::decode;
-use super::directory::{INDEX, MANIFEST, PAGES, TREE};
+use super::directory::{Finished, INDEX, MANIFEST, PAGES, TREE, is_image};
 use super::framed::{self, Digest};
+use super::keys::Identities;
 use super::manifest::{Manifest, Parent, Tree};
 use super::playback::{Fill, Playback};
 use super::store::Store;
-use crate::error::{Error, Object, OnObject as _};
+use crate::error::{Error, Object};
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ const PARENTS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct StoredImage {
     path: PathBuf,
+    is_sealed: bool,
     digest: Digest,
     manifest: Manifest,
     tree: Tree,
@@ -26,43 +27,46 @@ pub struct StoredImage {
 
 impl StoredImage {
     /// With all of its parents. Every file but the pages is read and held against its digest; of
-    /// the pages each block is, when it is read.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_above(path, None, PARENTS_MAX)
+    /// the pages each block is, when it is read. `identities` open what is sealed.
+    pub fn open(path: &Path, identities: &Identities) -> Result<Self, Error> {
+        Self::open_above(path, None, identities, PARENTS_MAX)
     }
 
-    fn open_above(path: &Path, expected: Option<&[u8]>, parents: usize) -> Result<Self, Error> {
-        let object = || Object::File { path: path.display().to_string() };
-        let path = &path.canonicalize().on("find the image in", object)?;
-        let manifest = match framed::read(&path.join(MANIFEST), MANIFEST) {
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                let why = "it holds no image, or one that was not finished";
-                return Err(Error::invalid("read", object(), why));
-            }
-            other => other?,
-        };
-        let (manifest, digest) = manifest;
+    fn open_above(
+        path: &Path,
+        expected: Option<&[u8]>,
+        identities: &Identities,
+        parents: usize,
+    ) -> Result<Self, Error> {
+        let directory = Finished::find(path, identities)?;
+        let path = directory.path();
+        let (manifest, digest) = framed::read(&directory.open(MANIFEST)?, MANIFEST)?;
         if expected.is_some_and(|expected| expected != digest) {
+            let object = Object::File { path: path.display().to_string() };
             let why = "it is another image than the one that was the parent";
-            return Err(Error::invalid("read the parent", object(), why));
+            return Err(Error::invalid("read the parent", object, why));
         }
         let manifest: Manifest = decode("manifest", &manifest)?;
-        let tree = part(path, TREE, &manifest.tree_digest)?;
+        let tree = part(&directory, TREE, &manifest.tree_digest)?;
         let tree = decode("tree", &tree)?;
-        let index = part(path, INDEX, &manifest.index_digest)?;
-        let parent = manifest.parent.as_ref().map(|parent| open_parent(path, parent, parents));
+        let index = part(&directory, INDEX, &manifest.index_digest)?;
+        let parent = manifest.parent.as_ref();
+        let parent = parent.map(|parent| open_parent(path, parent, identities, parents));
         let parent = parent.transpose()?.map(|parent| parent.store);
-        let pages = path.join(PAGES);
-        let bytes = std::fs::metadata(&pages)
-            .on("look at", || Object::File { path: pages.display().to_string() })?
-            .len();
-        if bytes != manifest.pages_bytes {
-            let object = Object::File { path: pages.display().to_string() };
-            let why = format!("it has {bytes} bytes, and {} were written", manifest.pages_bytes);
-            return Err(Error::invalid("read", object, why));
+        let pages = directory.open(PAGES)?;
+        if pages.bytes() != manifest.pages_bytes {
+            let (bytes, written) = (pages.bytes(), manifest.pages_bytes);
+            let why = format!("it has {bytes} bytes, and {written} were written");
+            return Err(Error::invalid("read", pages.object(), why));
         }
-        let store = Store::open(&pages, &index, parent)?;
-        Ok(Self { path: path.clone(), digest, manifest, tree, store })
+        let store = Store::open(pages, &index, parent)?;
+        let is_sealed = directory.is_sealed();
+        Ok(Self { path: path.to_owned(), is_sealed, digest, manifest, tree, store })
+    }
+
+    /// Nobody reads it without an identity.
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     pub fn path(&self) -> &Path {
@@ -101,18 +105,22 @@ impl StoredImage {
     }
 }
 
-fn part(path: &Path, name: &str, expected: &[u8]) -> Result<Vec<u8>, Error> {
-    let path = path.join(name);
-    let (bytes, digest) = framed::read(&path, name)?;
-    if digest != expected {
-        let object = Object::File { path: path.display().to_string() };
-        return Err(Error::invalid("read", object, "it belongs to another image"));
+fn part(directory: &Finished<'_>, name: &str, expected: &[u8]) -> Result<Vec<u8>, Error> {
+    let file = directory.open(name)?;
+    let (bytes, digest) = framed::read(&file, name)?;
+    match digest == expected {
+        true => Ok(bytes),
+        false => Err(Error::invalid("read", file.object(), "it belongs to another image")),
     }
-    Ok(bytes)
 }
 
 /// Where it was, or beside its child: whoever carries both elsewhere keeps them together.
-fn open_parent(child: &Path, parent: &Parent, parents: usize) -> Result<StoredImage, Error> {
+fn open_parent(
+    child: &Path,
+    parent: &Parent,
+    identities: &Identities,
+    parents: usize,
+) -> Result<StoredImage, Error> {
     let was = Path::new(OsStr::from_bytes(&parent.path));
     let object = || Object::File { path: was.display().to_string() };
     let Some(parents) = parents.checked_sub(1) else {
@@ -121,9 +129,9 @@ fn open_parent(child: &Path, parent: &Parent, parents: usize) -> Result<StoredIm
     };
     let beside = was.file_name().zip(child.parent()).map(|(name, above)| above.join(name));
     let there = [Some(was.to_owned()), beside].into_iter().flatten();
-    let there = there.into_iter().find(|path| path.join(MANIFEST).exists());
+    let there = there.into_iter().find(|path| is_image(path));
     let there = there.ok_or_else(|| {
         Error::invalid("find the parent", object(), "it is gone, and so are the pages in it")
     })?;
-    StoredImage::open_above(&there, Some(&parent.digest), parents)
+    StoredImage::open_above(&there, Some(&parent.digest), identities, parents)
 }

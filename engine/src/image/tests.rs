@@ -1,14 +1,17 @@
 //! A small image, in whole and in parts.
 
-use super::index::PAGE;
 use super::manifest::{Manifest, Tree};
-use super::{Layout, Manner, ProcessLayout, StoredImage, Writer};
+use super::{Identities, Layout, Manner, PAGE, ProcessLayout, StoredImage, Writer};
 use crate::memory::mapping_image::{AnonymousImage, BackingImage, MappingImage};
 use crate::memory::{PAGE_BYTES, PageSink};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+
+mod documented;
+mod golden;
+mod sealed;
 
 const SPACE: u32 = 1;
 const AT: u64 = 0x10_0000;
@@ -100,8 +103,8 @@ fn every_page_comes_back_as_it_was_last() {
     for compress in [false, true] {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("image");
-        let expected = write(&path, &Manner { compress, parent: None }, 7);
-        let image = StoredImage::open(&path).unwrap();
+        let expected = write(&path, &Manner { compress, ..Manner::default() }, 7);
+        let image = StoredImage::open(&path, &Identities::default()).unwrap();
         assert_eq!(image.tree(), &tree());
         assert_eq!(pages_of(&image).unwrap(), expected);
         assert_eq!(image.store().data(SPACE).pages(), 3);
@@ -116,7 +119,7 @@ fn an_increment_has_only_what_changed_and_needs_its_parent() {
     write(&first, &Manner::default(), 7);
     let on_first = Manner { parent: Some(first.clone()), ..Manner::default() };
     let expected = write(&second, &on_first, 9);
-    let image = StoredImage::open(&second).unwrap();
+    let image = StoredImage::open(&second, &Identities::default()).unwrap();
     assert_eq!(pages_of(&image).unwrap(), expected);
     assert_eq!(image.store().data(SPACE).pages(), 3);
     // Page 1, which it saw as 2 before it was 9.
@@ -124,17 +127,20 @@ fn an_increment_has_only_what_changed_and_needs_its_parent() {
     // Both carried elsewhere.
     let there = tempfile::tempdir().unwrap();
     fs::rename(&first, there.path().join("1")).unwrap();
-    let error = StoredImage::open(&second).unwrap_err();
+    let error = StoredImage::open(&second, &Identities::default()).unwrap_err();
     assert!(error.source.to_string().contains("gone"), "{error:?}");
     fs::rename(&second, there.path().join("2")).unwrap();
-    let carried = StoredImage::open(&there.path().join("2")).unwrap();
+    let carried = StoredImage::open(&there.path().join("2"), &Identities::default()).unwrap();
     assert_eq!(pages_of(&carried).unwrap(), expected);
     // Without the parent.
     let mut writer = Writer::create(&merged, &Manner::default()).unwrap();
     carried.store().read_all(SPACE, &mut writer).unwrap();
     writer.finish(carried.tree(), carried.manifest().clone()).unwrap();
     fs::remove_dir_all(there.path().join("1")).unwrap();
-    assert_eq!(pages_of(&StoredImage::open(&merged).unwrap()).unwrap(), expected);
+    assert_eq!(
+        pages_of(&StoredImage::open(&merged, &Identities::default()).unwrap()).unwrap(),
+        expected
+    );
 }
 
 #[test]
@@ -145,7 +151,7 @@ fn another_image_in_the_place_of_the_parent_is_refused() {
     write(&second, &Manner { parent: Some(first.clone()), ..Manner::default() }, 9);
     fs::remove_dir_all(&first).unwrap();
     write(&first, &Manner::default(), 5);
-    let error = StoredImage::open(&second).unwrap_err();
+    let error = StoredImage::open(&second, &Identities::default()).unwrap_err();
     assert!(error.source.to_string().contains("another image"), "{error:?}");
 }
 
@@ -163,7 +169,7 @@ fn a_fork_begins_with_what_its_parent_had_then() {
     writer.shape(layout).unwrap();
     writer.data(SPACE, AT, &page(3)).unwrap();
     writer.finish(&tree, Manifest::default()).unwrap();
-    let image = StoredImage::open(&path).unwrap();
+    let image = StoredImage::open(&path, &Identities::default()).unwrap();
     let mut child = Pages::default();
     image.store().read_all(2, &mut child).unwrap();
     assert_eq!(child.0[&AT], page(1));
@@ -176,7 +182,7 @@ fn what_is_not_finished_is_no_image() {
     let path = top.path().join("image");
     let mut writer = Writer::create(&path, &Manner::default()).unwrap();
     writer.data(SPACE, AT, &page(1)).unwrap();
-    let error = StoredImage::open(&path).unwrap_err();
+    let error = StoredImage::open(&path, &Identities::default()).unwrap_err();
     assert!(error.source.to_string().contains("no image"), "{error:?}");
     drop(writer);
     assert!(!path.exists());
@@ -184,7 +190,7 @@ fn what_is_not_finished_is_no_image() {
 
 /// What an image restores, or why it does not.
 fn restored(path: &Path) -> Result<(Tree, Pages), crate::Error> {
-    let image = StoredImage::open(path)?;
+    let image = StoredImage::open(path, &Identities::default())?;
     let pages = pages_of(&image)?;
     Ok((image.tree().clone(), pages))
 }
@@ -193,7 +199,7 @@ fn restored(path: &Path) -> Result<(Tree, Pages), crate::Error> {
 fn no_flipped_byte_and_no_cut_restores_anything_else() {
     let top = tempfile::tempdir().unwrap();
     let path = top.path().join("image");
-    let whole = write(&path, &Manner { compress: true, parent: None }, 7);
+    let whole = write(&path, &Manner { compress: true, ..Manner::default() }, 7);
     let expected = (tree(), whole);
     assert_eq!(restored(&path).unwrap(), expected);
     for name in ["manifest", "tree", "index", "pages"] {

@@ -2,19 +2,18 @@
 
 use super::codec::Packer;
 use super::directory::{INDEX, PAGES, TREE, Unfinished};
-use super::index::{Block, Index, PAGE, Place};
+use super::file::Output;
+use super::index::{Block, Index, Place};
+use super::keys::{Identities, Recipients};
 use super::manifest::{Manifest, Parent, Tree};
 use super::stored::StoredImage;
-use super::{Layout, framed};
+use super::{Layout, PAGE};
 use crate::error::{Error, Object, OnObject as _};
 use crate::memory::{PAGE_BYTES, PageSet, PageSink, Run};
-use nix::fcntl::{FallocateFlags, fallocate};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -24,13 +23,17 @@ pub struct Manner {
     pub compress: bool,
     /// An image of the same tree: what it has is not written again.
     pub parent: Option<PathBuf>,
+    /// For whom it is sealed, if for anybody.
+    pub recipients: Recipients,
+    /// What opens the parent.
+    pub identities: Identities,
 }
 
 /// An image that is being written. Dropping it leaves nothing of it.
 #[derive(Debug)]
 pub struct Writer {
     directory: Unfinished,
-    pages: File,
+    pages: Output,
     end: u64,
     index: Index,
     packer: Packer,
@@ -48,9 +51,14 @@ struct Known {
 impl Writer {
     /// Takes a directory that is not there, or empty.
     pub fn create(path: &Path, manner: &Manner) -> Result<Self, Error> {
-        let parent = manner.parent.as_deref().map(StoredImage::open).transpose()?;
+        let parent = manner.parent.as_deref();
+        let parent = parent.map(|parent| StoredImage::open(parent, &manner.identities));
+        let parent = parent.transpose()?;
+        if let Some(parent) = parent.as_ref().filter(|parent| parent.is_sealed()) {
+            keep_secret(parent, &manner.recipients)?;
+        }
         let parent = parent.map(|image| Known { image, spaces: BTreeMap::new() });
-        let directory = Unfinished::claim(path)?;
+        let directory = Unfinished::claim(path, &manner.recipients)?;
         let pages = directory.create(PAGES)?;
         let packer = Packer::new(manner.compress).on("compress on", || Object::Host)?;
         let (index, room) = (Index::default(), Vec::new());
@@ -84,11 +92,11 @@ impl Writer {
             self.shape(layout)?;
             self.keep_only_what_is_mapped(layout);
         }
-        let path = self.directory.path().to_owned();
-        let tree_digest = framed::write(&path.join(TREE), TREE, &tree.encode_to_vec())?;
-        let index_digest = framed::write(&path.join(INDEX), INDEX, &self.index.encode())?;
-        let object = || Object::File { path: path.join(PAGES).display().to_string() };
-        self.pages.set_len(self.end).and_then(|()| self.pages.sync_all()).on("write", object)?;
+        let tree_digest = self.directory.write(TREE, &tree.encode_to_vec())?;
+        let index_digest = self.directory.write(INDEX, &self.index.encode())?;
+        let pages = self.directory.path_of(PAGES);
+        let object = || Object::File { path: pages.display().to_string() };
+        self.pages.finish().on("write", object)?;
         let parent = self.parent.take().map(|known| Parent {
             path: known.image.path().as_os_str().as_bytes().to_vec(),
             digest: known.image.digest().to_vec(),
@@ -126,22 +134,14 @@ impl Writer {
         }
     }
 
-    /// What is in no file is no reason to fail: the space is only not given back.
     fn give_back(&self, dead: Vec<Block>) {
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        for block in dead {
-            let (Ok(offset), length) = (i64::try_from(block.offset), i64::from(block.stored))
-            else {
-                continue;
-            };
-            let _ = fallocate(&self.pages, flags, offset, length);
-        }
+        dead.iter().for_each(|block| self.pages.give_back(block.offset, block.stored));
     }
 
     /// A block of its own for these pages.
     fn write(&mut self, space: u32, address: u64, raw: &[u8]) -> io::Result<()> {
         let (codec, stored) = self.packer.pack(raw, &mut self.room);
-        self.pages.write_all_at(stored, self.end)?;
+        self.pages.append(stored)?;
         let pages = raw.len() as u64 / PAGE_BYTES;
         let length = u32::try_from(stored.len()).expect("a block has 64 KiB at most");
         let count = u16::try_from(pages).expect("a block has 16 pages at most");
@@ -168,6 +168,16 @@ impl Writer {
             known.image.store().read(there, run, &mut same).map_err(io::Error::other)?;
         }
         Ok((there.unwrap_or(0), same.pages))
+    }
+}
+
+/// What was sealed in the parent may come again in the child.
+fn keep_secret(parent: &StoredImage, recipients: &Recipients) -> Result<(), Error> {
+    let object = Object::File { path: parent.path().display().to_string() };
+    let why = "it is encrypted, and the increment would not be (`--encrypt-to RECIPIENT`)";
+    match recipients.is_empty() {
+        true => Err(Error::invalid("build upon", object, why)),
+        false => Ok(()),
     }
 }
 
@@ -226,7 +236,7 @@ impl PageSink for Writer {
 impl Writer {
     /// Whoever hands pages on does not know where they go.
     fn named(&self, error: io::Error) -> io::Error {
-        let path = self.directory.path().join(PAGES);
+        let path = self.directory.path_of(PAGES);
         io::Error::new(error.kind(), format!("write {}: {error}", path.display()))
     }
 }

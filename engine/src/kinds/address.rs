@@ -46,6 +46,15 @@ impl fmt::Display for Address<'_> {
     }
 }
 
+/// Where a socket is bound and whom it is connected to, for people; either may be empty.
+pub(super) fn ends(local: &[u8], peer: &[u8]) -> String {
+    let end = |address: &[u8], none: &str| match address.is_empty() {
+        true => none.to_owned(),
+        false => Address(address).to_string(),
+    };
+    format!("{} to {}", end(local, "nowhere"), end(peer, "nobody"))
+}
+
 /// `sockaddr_in` of an IPv4 address.
 pub(super) fn v4(ip: Ipv4Addr, port: u16) -> Vec<u8> {
     let mut bytes = family(libc::AF_INET);

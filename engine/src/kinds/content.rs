@@ -27,6 +27,11 @@ impl Content {
         Ok(Self { runs, packets, capacity_bytes })
     }
 
+    /// How many wait in it.
+    pub(super) fn bytes(&self) -> usize {
+        self.runs.iter().map(Vec::len).sum()
+    }
+
     #[cfg(test)]
     pub(super) fn capacity_bytes(&self) -> i32 {
         self.capacity_bytes

@@ -51,6 +51,10 @@ impl Kind for Device {
         }
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        image.path.clone()
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -16,6 +16,7 @@ type Capture = fn(&[Open<'_>], &dyn Tree) -> Result<Vec<u8>, Error>;
 type Outline = fn(&[Open<'_>], &dyn Tree) -> Result<Option<Vec<u8>>, Error>;
 type Check = fn(&[u8], &[DescriptionImage], Ground<'_>) -> Result<Vec<Refusal>, Error>;
 type Paths = fn(&[u8]) -> Result<Vec<String>, Error>;
+type Describe = fn(&[u8], &DescriptionImage) -> Result<String, Error>;
 type Identities = fn(&[u8]) -> Result<Vec<Maker>, Error>;
 type Create = fn(&[u8], &[DescriptionImage], &Place<'_>) -> Result<Vec<OwnedFd>, Error>;
 type CutOff = fn(&[u8]) -> Result<Option<Vec<u8>>, Error>;
@@ -41,6 +42,7 @@ pub struct KindEntry {
     pub outline: Outline,
     pub check: Check,
     pub paths: Paths,
+    pub describe: Describe,
     pub identities: Identities,
     pub create: Create,
     pub cut_off: CutOff,
@@ -73,6 +75,7 @@ impl KindEntry {
             outline: |of, tree| Ok(K::outline(of, tree)?.as_ref().map(encode)),
             check: |bytes, descriptions, at| Ok(K::check(&decode::<K>(bytes)?, descriptions, at)),
             paths: |bytes| K::paths(bytes).map_err(undecodable::<K>),
+            describe: |bytes, description| Ok(K::describe(&decode::<K>(bytes)?, description)),
             identities: |bytes| Ok(K::identities(&decode::<K>(bytes)?)),
             create: |bytes, descriptions, at| K::create(&decode::<K>(bytes)?, descriptions, at),
             cut_off: |bytes| Ok(K::cut_off(&decode::<K>(bytes)?).as_ref().map(encode)),

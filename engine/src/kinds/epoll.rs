@@ -72,6 +72,10 @@ impl Kind for Epoll {
         Ok(Image { registrations })
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        format!("{} registered", image.registrations.len())
+    }
+
     fn create(
         _image: &Image,
         descriptions: &[DescriptionImage],

@@ -28,6 +28,11 @@ impl Kind for Eventfd {
         parse(of[0].seen).on("understand", || of[0].seen.object(Self::NAME))
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        let of = if image.semaphore { "semaphore" } else { "counter" };
+        format!("{of} at {}", image.counter)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

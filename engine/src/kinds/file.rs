@@ -126,6 +126,13 @@ impl Kind for File {
         Ok(named.removed.is_none().then_some(named.path).into_iter().collect())
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        match image.removed {
+            Some(_) => format!("{} (removed)", image.path),
+            None => image.path.clone(),
+        }
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -54,6 +54,10 @@ impl Kind for Ping {
         }
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        raw::described(image)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::network::{Flow, Gate};
 use crate::refusal::Refusal;
-use prost::DecodeError;
+use prost::{DecodeError, Message as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a kind knows how to do. The two sides live in one file so that they change together.
@@ -62,6 +62,12 @@ pub trait Kind {
     /// at in the freeze, so contents that travel are not to be decoded for it.
     fn paths(_image: &[u8]) -> Result<Vec<String>, DecodeError> {
         Ok(Vec::new())
+    }
+
+    /// What tells it from others of its kind, for people who look at an image: a path, both ends of a
+    /// connection and its state. The words are not for programs.
+    fn describe(image: &Self::Image, _description: &DescriptionImage) -> String {
+        Self::paths(&image.encode_to_vec()).unwrap_or_default().join(", ")
     }
 
     /// Whom this host will tell others that it was made by, if anybody outside of the tree asks.

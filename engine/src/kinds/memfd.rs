@@ -61,6 +61,13 @@ impl Kind for Memfd {
         read(&of[0], tree).on("read", || of[0].seen.object(Self::NAME))
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        match image.space {
+            Some(space) => format!("{}, pages of space {space}", image.name),
+            None => format!("{}, {} bytes", image.name, image.content.len()),
+        }
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -83,6 +83,10 @@ impl Kind for Netlink {
         }]
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        format!("protocol {}, port {}", image.protocol, image.port)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -50,6 +50,10 @@ impl Kind for Pidfd {
     }
 
     /// The tree's processes are there by now, stopped.
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        format!("process {}", image.pid)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -61,6 +61,12 @@ impl Kind for Pipe {
         Ok(Image { content, reader_stays: reader.is_none() && !of.iter().any(is_orphan) })
     }
 
+    fn describe(image: &Image, one: &DescriptionImage) -> String {
+        let end = if one.access() == libc::O_RDONLY { "read" } else { "written" };
+        let stays = if image.reader_stays { ", its reader was outside" } else { "" };
+        format!("its end that is {end}, {} bytes in it{stays}", image.content.bytes())
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

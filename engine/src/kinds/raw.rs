@@ -67,6 +67,10 @@ impl Kind for Raw {
         check(outline, placed, Self::NAME, at.owner)
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        described(image)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],
@@ -145,6 +149,11 @@ fn peer(open: &Open<'_>, list: &str, domain: i32) -> io::Result<Vec<u8>> {
     let six = if domain == libc::AF_INET6 { "6" } else { "" };
     let list = std::fs::read_to_string(format!("/proc/{}/net/{list}{six}", open.seen.pid))?;
     Ok(listed_peer(&list, open.seen.inode).map_or_else(Vec::new, |ip| address::of(ip, 0)))
+}
+
+/// For people.
+pub(super) fn described(image: &Image) -> String {
+    format!("protocol {}, {}", image.protocol, address::ends(&image.address, &image.peer))
 }
 
 /// The columns `rem_address`, `st` and `inode` of /proc/net/raw and its like.

@@ -31,6 +31,13 @@ impl Kind for Signalfd {
         Ok(Image { signals })
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        let is_in = |signal: &u32| image.signals >> (signal - 1) & 1 == 1;
+        let signals: Vec<String> =
+            (1..=u64::BITS).filter(is_in).map(|signal| signal.to_string()).collect();
+        format!("signals {}", signals.join(" "))
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -104,6 +104,10 @@ impl Kind for Connection {
         }]
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        image.described()
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -48,6 +48,13 @@ impl Kind for Idle {
         read(&of[0]).on("read", || of[0].seen.object(Self::NAME))
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        match image.address.is_empty() {
+            true => "not bound".to_owned(),
+            false => format!("bound to {}", Address(&image.address)),
+        }
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

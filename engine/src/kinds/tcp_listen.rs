@@ -80,6 +80,10 @@ impl Kind for Listener {
         vec![Refusal { object: at.object(Self::NAME), reason, advice }]
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        format!("{}, listening", Address(&image.address))
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

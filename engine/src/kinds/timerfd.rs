@@ -50,6 +50,13 @@ impl Kind for Timerfd {
         read(&of[0], tree.clock_shifts(of[0].seen.pid)).on("read", || of[0].seen.object(Self::NAME))
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        match image.remaining_ns {
+            0 => format!("clock {}, not armed", image.clock),
+            left => format!("clock {}, expires in {} ms", image.clock, left / 1_000_000),
+        }
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

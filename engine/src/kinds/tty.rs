@@ -50,6 +50,10 @@ impl Kind for Tty {
         Ok(Image { path: of[0].seen.link.clone() })
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        image.path.clone()
+    }
+
     fn create(
         _image: &Image,
         descriptions: &[DescriptionImage],

@@ -91,6 +91,10 @@ impl Kind for Udp {
         vec![Refusal { object: at.object(Self::NAME), reason, advice }]
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        address::ends(&image.address, &image.peer)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -99,6 +99,15 @@ impl Kind for Datagram {
         image.connects.iter().cloned().collect()
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        let connected = match (&image.outside, image.peer) {
+            (Some(name), _) => format!("connected to {} outside of the tree", name.shown()),
+            (None, Some(peer)) => format!("connected to description {peer}"),
+            (None, None) => "not connected".to_owned(),
+        };
+        format!("{}, {connected}", unix_name::described(image.name.as_ref()))
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -75,6 +75,10 @@ impl Kind for Unconnected {
         Ok(Image::decode(image)?.name.and_then(|name| name.path()).into_iter().collect())
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        unix_name::described(image.name.as_ref())
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -102,6 +102,10 @@ impl Kind for Listener {
         vec![image.listens.clone()]
     }
 
+    fn describe(image: &Image, _: &DescriptionImage) -> String {
+        format!("{}, {} wait there", image.name.shown(), image.waiting.len())
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

@@ -57,6 +57,11 @@ enum Base<'a> {
     Directory(&'a str, As),
 }
 
+/// For people: most sockets have no name.
+pub(super) fn described(name: Option<&Name>) -> String {
+    name.map_or_else(|| "without a name".to_owned(), Name::shown)
+}
+
 /// The greatest `sun_path`.
 const NAME_BYTES_MAX: usize = 108;
 

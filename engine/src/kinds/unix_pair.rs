@@ -141,6 +141,17 @@ impl Kind for Pair {
         image.connects.iter().cloned().collect()
     }
 
+    fn describe(image: &Image, one: &DescriptionImage) -> String {
+        let end = image.ends.get(one.role as usize);
+        let name = unix_name::described(end.and_then(|end| end.name.as_ref()));
+        let other = match (&image.outside, image.ends.len()) {
+            (Some(name), _) => format!("connected to {} outside of the tree", name.shown()),
+            (None, 2) => "connected to the other end".to_owned(),
+            (None, _) => "the other end is closed".to_owned(),
+        };
+        format!("end {} ({name}), {other}", one.role)
+    }
+
     fn create(
         image: &Image,
         descriptions: &[DescriptionImage],

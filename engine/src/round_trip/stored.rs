@@ -4,7 +4,10 @@ use super::{ends, maps};
 use crate::asleep::Asleep;
 use crate::clocks::Clocks;
 use crate::freeze;
-use crate::image::{Fill, Manifest, Manner, Served, StoredImage, Tree, Writer};
+use crate::image::keys::pair;
+use crate::image::{
+    Fill, Identities, Manifest, Manner, Recipients, Served, StoredImage, Tree, Writer,
+};
 use crate::kinds::Rules;
 use crate::memory::lazy::LazyMemory;
 use crate::restore;
@@ -16,10 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Stores the program and kills it.
-fn dump(child: &mut Child, path: &Path) {
+fn dump(child: &mut Child, path: &Path, recipients: Recipients) {
     let root = child.id().cast_signed();
     let mut source = Source::open(root, Rules::default(), Along::default()).unwrap();
-    let mut writer = Writer::create(path, &Manner { compress: true, parent: None }).unwrap();
+    let mut writer =
+        Writer::create(path, &Manner { compress: true, recipients, ..Manner::default() }).unwrap();
     writer.shape(&source.layout(Before::TheFreeze).unwrap()).unwrap();
     source.round(&mut writer).unwrap();
     let frozen = freeze::freeze(root).unwrap();
@@ -35,13 +39,13 @@ fn dump(child: &mut Child, path: &Path) {
     while Path::new(&format!("/proc/{root}")).exists() {}
 }
 
-fn goes_on_from_a_directory(fill: Fill) {
+fn goes_on_from_a_directory(fill: Fill, (recipients, identities): (Recipients, Identities)) {
     let top = tempfile::tempdir().unwrap();
     let path = top.path().join("image");
     let mut child = Asleep::run(Command::new("setsid").args(["perl", "-e", "sleep 1"]));
     let before = maps(child.id());
-    dump(child.child(), &path);
-    let playback = StoredImage::open(&path).unwrap().play_back(fill).unwrap();
+    dump(child.child(), &path, recipients);
+    let playback = StoredImage::open(&path, &identities).unwrap().play_back(fill).unwrap();
     let clocks = playback.image.clocks.unwrap().minus(Clocks::of_this_host().unwrap());
     let stage = Stage::begin(&playback.layout, clocks, None).unwrap();
     playback.fill(&stage).unwrap();
@@ -59,10 +63,15 @@ fn goes_on_from_a_directory(fill: Fill) {
 
 #[test]
 fn a_program_goes_on_from_a_directory() {
-    goes_on_from_a_directory(Fill::Everything);
+    goes_on_from_a_directory(Fill::Everything, Default::default());
 }
 
 #[test]
 fn a_program_goes_on_before_its_memory_was_read() {
-    goes_on_from_a_directory(Fill::WhatIsNeededAtOnce);
+    goes_on_from_a_directory(Fill::WhatIsNeededAtOnce, Default::default());
+}
+
+#[test]
+fn a_program_goes_on_before_its_encrypted_memory_was_read() {
+    goes_on_from_a_directory(Fill::WhatIsNeededAtOnce, pair());
 }

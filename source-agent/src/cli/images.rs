@@ -3,6 +3,7 @@
 use super::{RuleOptions, State};
 use crate::codec::Compress;
 use clap::{Args, ValueEnum};
+use engine::image::{Identities, Recipients};
 use std::path::{Path, PathBuf};
 
 const DOWNTIME_MS: u64 = 20;
@@ -39,6 +40,10 @@ pub(crate) struct Dump {
     /// How pages are stored; `auto` compresses those that become smaller by it
     #[arg(long, value_enum, default_value_t = Compress::Auto)]
     pub(crate) compress: Compress,
+    #[command(flatten)]
+    pub(crate) seal: Seal,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
     /// One JSON event a line on standard output
     #[arg(long)]
     pub(crate) json: bool,
@@ -67,6 +72,8 @@ impl Dump {
             buffer: BUFFER_MIB,
             parent: None,
             compress: Compress::None,
+            seal: Seal::default(),
+            opening: Opening::default(),
             json: duplicate.json,
             rules: duplicate.rules,
         }
@@ -89,6 +96,8 @@ pub(crate) struct Restore {
     /// Do not wait for the tree's end
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
     /// Let it run before its memory was read: pages come when they are touched, and the rest
     /// meanwhile
     #[arg(long)]
@@ -131,6 +140,7 @@ impl Restore {
         Self {
             directory: directory.to_owned(),
             detach: true,
+            opening: Opening::default(),
             lazy: true,
             pid_namespace: true,
             network_namespace: duplicate.network_namespace,
@@ -178,6 +188,36 @@ pub(crate) struct Duplicate {
     pub(crate) rules: RuleOptions,
 }
 
+/// For whom an image is encrypted.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Seal {
+    /// Encrypt it, so that only that key reads it again: a recipient of age (age1…), or a file that
+    /// has one a line. May be given several times
+    #[arg(long = "encrypt-to", value_name = "RECIPIENT")]
+    encrypt_to: Vec<String>,
+}
+
+impl Seal {
+    pub(crate) fn recipients(&self) -> Result<Recipients, engine::Error> {
+        Recipients::read(&self.encrypt_to)
+    }
+}
+
+/// What opens an encrypted image.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Opening {
+    /// A file with identities of age, one a line, for an encrypted image and its parents. May be
+    /// given several times
+    #[arg(long = "identity", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl Opening {
+    pub(crate) fn identities(&self) -> Result<Identities, engine::Error> {
+        Identities::read(&self.files)
+    }
+}
+
 /// Of an image that is there.
 #[derive(Debug, Args)]
 pub(crate) struct Image {
@@ -194,21 +234,33 @@ pub(crate) enum ImageStep {
     /// Read all of it, with its parents, and hold it against its checksums
     Verify(OneImage),
     /// Write an image that needs no parent
-    Merge {
-        /// The directory of the image, whose parents are there
-        directory: PathBuf,
-        /// The directory of the new one: made if it is not there, else it must be empty
-        into: PathBuf,
-        /// How pages are stored
-        #[arg(long, value_enum, default_value_t = Compress::Auto)]
-        compress: Compress,
-    },
+    Merge(Merge),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Merge {
+    /// The directory of the image, whose parents are there
+    pub(crate) directory: PathBuf,
+    /// The directory of the new one: made if it is not there, else it must be empty
+    pub(crate) into: PathBuf,
+    /// How pages are stored
+    #[arg(long, value_enum, default_value_t = Compress::Auto)]
+    pub(crate) compress: Compress,
+    #[command(flatten)]
+    pub(crate) seal: Seal,
+    /// The image is encrypted, and the new one is not to be
+    #[arg(long, conflicts_with = "encrypt_to")]
+    pub(crate) decrypt: bool,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct OneImage {
     /// The directory of the image
     pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

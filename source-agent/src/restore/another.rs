@@ -99,6 +99,9 @@ fn command(restore: &Restore) -> Command {
         (restore.network_namespace, "--network-namespace"),
     ];
     command.args(flags.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, flag)| flag));
+    for path in &restore.opening.files {
+        command.arg("--identity").arg(path);
+    }
     // A group of its own: Ctrl-C is for whoever waits in the terminal, and is passed on.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
     command

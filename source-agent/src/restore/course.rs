@@ -55,7 +55,7 @@ impl Course {
     /// Opens the image and looks whether this host can take the tree.
     pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
         let began = Instant::now();
-        let image = StoredImage::open(&restore.directory)?;
+        let image = StoredImage::open(&restore.directory, &restore.opening.identities()?)?;
         let is_cut_off = restore.tcp == Connections::Close;
         let refusals = judge(&image, is_cut_off)?;
         if !refusals.is_empty() {

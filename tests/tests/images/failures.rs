@@ -164,3 +164,28 @@ fn a_dump_that_is_killed_leaves_the_program_running() -> Result<()> {
     say::figure("dumps that were killed", &format!("{left_whole} of 12 were whole by then"))?;
     workload.stop(&hosts.a)
 }
+
+/// The key of age's own test vectors: everybody has it.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+#[test]
+fn what_is_encrypted_comes_back_with_its_key_alone() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let workload = Workload::start(&hosts.a, "threads", &["10"])?;
+    let key = directory(&hosts, "key")?;
+    fs::write(&key, format!("{IDENTITY}\n"))?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(workload.pid, &directory, &["--encrypt-to", RECIPIENT])?.success()?;
+    hosts.a.end_of(workload.pid, wait::PATIENCE)?;
+    for file in fs::read_dir(&directory)? {
+        let path = file?.path();
+        ensure!(fs::read(&path)?.starts_with(b"age-encryption.org/"), "{}", path.display());
+    }
+    let without = hosts.b.restore(&directory, &[])?;
+    ensure!(without.status == Status::Exited(exit::FAILED), "{without:?}");
+    ensure!(without.stdout.contains("identity"), "{without:?}");
+    hosts.b.restore(&directory, &["--identity", &key, "--lazy"])?.success()?;
+    workload.proves_itself(&hosts.b)?;
+    workload.stop(&hosts.b)
+}

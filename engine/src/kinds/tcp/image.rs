@@ -1,6 +1,7 @@
 //! What a connection is on its way.
 
 use super::repair::{Agreement, Window};
+use crate::kinds::address::Address;
 use crate::kinds::options::Options;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -16,6 +17,35 @@ pub(in crate::kinds) struct Image {
     /// Of one that is over: what was received and nobody has read.
     #[prost(bytes = "vec", tag = "4")]
     pub(super) unread: Vec<u8>,
+}
+
+impl Image {
+    /// Its ends and its state, for people.
+    pub(super) fn described(&self) -> String {
+        match &self.live {
+            Some(live) => live.described(),
+            None if self.was_over => "over".to_owned(),
+            None => "will be reset".to_owned(),
+        }
+    }
+}
+
+impl Live {
+    fn described(&self) -> String {
+        let peer = if self.opened.is_none() { &self.later.opens_to } else { &self.peer };
+        let peer = if peer.is_empty() { &self.peer } else { peer };
+        format!("{} to {}, {}", Address(&self.local), Address(peer), self.state())
+    }
+
+    fn state(&self) -> &'static str {
+        let Some(opened) = &self.opened else { return "being opened" };
+        match (opened.we_finished, self.later.peer_finished) {
+            (false, false) => "established",
+            (true, false) => "finished by this end",
+            (false, true) => "finished by the peer",
+            (true, true) => "finished by both ends",
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
