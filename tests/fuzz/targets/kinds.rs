@@ -1,10 +1,10 @@
-//! The image of every kind of object, through its check and its part of the batch.
+//! The image of every kind of object, through its check, its description and its part of the batch.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use engine::batch::Batch;
-use engine::kinds::{ALL, DescriptionImage, Owner};
+use engine::kinds::{ALL, DescriptionImage, Ground, Owner};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
@@ -30,8 +30,10 @@ fuzz_target!(|object: Object<'_>| {
         })
         .collect();
     let owner = Owner { pid: 1, fd: 3 };
-    let _ = (kind.check)(object.bytes, &descriptions, owner);
+    let _ = (kind.check)(object.bytes, &descriptions, Ground { owner, coming: &[] });
+    let _ = (kind.cut_off)(object.bytes);
     for description in &descriptions {
+        let _ = (kind.describe)(object.bytes, description);
         let _ = (kind.connect)(object.bytes, description, owner, &mut Batch::new());
     }
 });
