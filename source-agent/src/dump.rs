@@ -27,7 +27,7 @@ pub(crate) async fn run(dump: Dump) -> Result<ExitCode> {
         return Ok(complaint.say());
     }
     let (pid, directory, output) = (dump.pid, dump.directory.clone(), Output::new(dump.json));
-    Ok(match store(dump).await? {
+    Ok(match store(dump, interrupt()?).await? {
         Ok(dumped) => {
             dumped.tell(pid, &directory, &output);
             ExitCode::SUCCESS
@@ -39,10 +39,14 @@ pub(crate) async fn run(dump: Dump) -> Result<ExitCode> {
     })
 }
 
-/// Our own signals cancel it.
-pub(crate) async fn store(dump: Dump) -> Result<Result<Dumped, Ending>> {
+/// What our own signals raise.
+pub(crate) fn interrupt() -> io::Result<Arc<Interrupt>> {
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(&interrupt)?;
+    Ok(interrupt)
+}
+
+pub(crate) async fn store(dump: Dump, interrupt: Arc<Interrupt>) -> Result<Result<Dumped, Ending>> {
     // One thread from the beginning to the end: ptrace(2) answers only that.
     Ok(spawn_blocking(move || perform(dump, &interrupt)).await?)
 }
@@ -62,11 +66,7 @@ fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
     };
     let writer = Writer::create(&dump.directory, &manner)?;
     let course = Course::begin(&dump, &inspection, interrupt)?;
-    let mut dumped =
-        course.run(writer, dump.afterwards()).map_err(|error| match interrupt.is_raised() {
-            true => Ending::Cancelled,
-            false => Ending::from(error),
-        })?;
+    let mut dumped = course.run(writer, dump.afterwards())?;
     dumped.notes = notes.iter().map(ToString::to_string).collect();
     Ok(dumped)
 }

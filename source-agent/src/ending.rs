@@ -8,8 +8,8 @@ use protocol::source::{State, Why};
 use protocol::{Failure, MigrationId, Outcome, Phase, Refusal};
 use std::error::Error;
 use words::{
-    FORGOTTEN, GIVEN_UP, GONE, IN_DOUBT, KEPT_HERE, MISSING, NOT_ENDED, NOT_LET_GO, and_then,
-    cancelled, doubt, end, failed, forget, let_go, refused, send, wanted,
+    FORGOTTEN, GIVEN_UP, GONE, IN_DOUBT, KEPT_HERE, MISSING, NOT_ENDED, NOT_LET_GO, STANDS_STILL,
+    and_then, cancelled, doubt, end, failed, forget, let_go, refused, send, wanted,
 };
 
 /// What was to be done: the same failure is told differently of a move that was never meant.
@@ -53,6 +53,8 @@ pub(crate) enum Ending {
         id: MigrationId,
         chain: Vec<String>,
     },
+    /// It was to be stored, and some of it may still stand still.
+    StandsStill(Vec<String>),
     /// It runs there, and only we have pages that it lacks; or nobody has.
     PagesMissing {
         id: MigrationId,
@@ -135,7 +137,10 @@ impl Ending {
             Self::Refused(_) => 3,
             Self::Failed(_) | Self::Gone(_) => 4,
             Self::Cancelled => 5,
-            Self::InDoubt { .. } | Self::Forgotten { .. } | Self::NotLetGo { .. } => 6,
+            Self::InDoubt { .. }
+            | Self::Forgotten { .. }
+            | Self::NotLetGo { .. }
+            | Self::StandsStill(_) => 6,
             Self::PagesMissing { .. } | Self::NotEnded { .. } => 7,
         }
     }
@@ -157,7 +162,8 @@ impl Ending {
             Self::GivenUp
             | Self::InDoubt { .. }
             | Self::Forgotten { .. }
-            | Self::NotLetGo { .. } => RunsOn::Unknown,
+            | Self::NotLetGo { .. }
+            | Self::StandsStill(_) => RunsOn::Unknown,
         }
     }
 
@@ -187,6 +193,7 @@ impl Ending {
                 failure(vec![what, "cancelled by the operator".to_owned()])
             }
             Self::Failed(chain)
+            | Self::StandsStill(chain)
             | Self::Gone(chain)
             | Self::InDoubt { chain, .. }
             | Self::Forgotten { chain, .. }
@@ -210,6 +217,7 @@ impl Ending {
             Self::Cancelled => vec![cancelled(purpose).to_owned()],
             Self::Failed(chain) => explained(failed(purpose), chain),
             Self::Gone(chain) => explained(GONE, chain),
+            Self::StandsStill(chain) => explained(STANDS_STILL, chain),
             Self::InDoubt { id, chain } => and_then(explained(IN_DOUBT, chain), doubt(*id)),
             Self::Forgotten { id, chain } => and_then(explained(FORGOTTEN, chain), forget(*id)),
             Self::NotLetGo { id, chain } => and_then(explained(NOT_LET_GO, chain), let_go(*id)),

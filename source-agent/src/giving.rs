@@ -339,23 +339,29 @@ impl Giving {
         self.addresses.cables.remove()
     }
 
-    /// It is recorded: it ends here, and its connections end without a word.
-    pub(crate) fn end_recorded(&mut self) -> Result<(), Error> {
+    /// All that can fail of what [`Self::end_recorded`] does, while it can still be let go.
+    pub(crate) fn prepare_to_end(&mut self) -> Result<(), Error> {
         self.stand_still()?;
         self.held = self.source()?.hold_originals()?.to_vec();
-        self.end()
-    }
-
-    /// It is recorded: it stays, and stands still as after a SIGSTOP.
-    pub(crate) fn leave_stopped(&mut self) -> Result<(), Error> {
-        self.stand_still()?;
-        let mut tracked = self.source.take();
-        self.take_connections_back(tracked.as_mut());
-        self.stand = Stand::Runs;
         Ok(())
     }
 
-    fn stand_still(&mut self) -> Result<(), Error> {
+    /// It is recorded: it ends here, and its connections end without a word.
+    pub(crate) fn end_recorded(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!("{error}: {}", error.source);
+        }
+    }
+
+    /// It is recorded and [stands still](Self::stand_still): it stays, as after a SIGSTOP.
+    pub(crate) fn leave_stopped(&mut self) {
+        let mut tracked = self.source.take();
+        self.take_connections_back(tracked.as_mut());
+        self.stand = Stand::Runs;
+    }
+
+    /// Also without us.
+    pub(crate) fn stand_still(&mut self) -> Result<(), Error> {
         let (source, frozen) = standing(self.root, &mut self.source, &self.stand)?;
         self.members = members(frozen, Some(source), &self.stopped);
         if let Stand::Frozen(frozen) = std::mem::replace(&mut self.stand, Stand::Loosened) {

@@ -136,6 +136,7 @@ mod tests {
         let listed = found.line(true);
         let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
         let section = documented.split_once("| field of `list`").unwrap().1;
+        let section = section.split("\n## ").next().unwrap();
         let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
         for field in listed.as_object().unwrap().keys() {
             assert!(rows.iter().any(|row| row.starts_with(&format!("| `{field}`"))), "{field}");

@@ -12,6 +12,7 @@ use crate::output::Output;
 use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use course::Course;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -49,16 +50,25 @@ async fn here(restore: Restore) -> Result<ExitCode> {
         true => another::say_that_it_runs(&running),
         false => running.summary().tell(&output),
     }
-    let serving = spawn_blocking(move || running.serve());
-    match signals {
-        Some(signals) => {
-            let code = foreground::pass_on_until_it_ends(signals, root).await?;
-            serving.await??;
-            Ok(code)
+    let mut serving = spawn_blocking(move || running.serve());
+    let Some(signals) = signals else {
+        return serving.await?.map(|()| ExitCode::SUCCESS).context(PAGES);
+    };
+    let mut ending = pin!(foreground::pass_on_until_it_ends(signals, root));
+    tokio::select! {
+        // Where it fails we end, and the holder ends the tree: nothing else may bring pages.
+        served = &mut serving => {
+            served?.context(PAGES)?;
+            ending.await
         }
-        None => serving.await?.map(|()| ExitCode::SUCCESS).context("bring the rest of its pages"),
+        code = &mut ending => {
+            serving.await?.context(PAGES)?;
+            code
+        }
     }
 }
+
+const PAGES: &str = "bring the rest of its pages";
 
 fn tell(ending: &Ending, output: &Output) -> ExitCode {
     ending.say(output, Purpose::Restore);

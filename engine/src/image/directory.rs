@@ -115,32 +115,9 @@ impl Unfinished {
             error => Error::new("lock", object(), error.into()),
         })?;
         let path = path.canonicalize().on("find", object)?;
-        let unfinished =
-            Self { path, is_new, is_finished: false, recipients: recipients.clone(), _lock: lock };
-        unfinished.clear()?;
-        Ok(unfinished)
-    }
-
-    /// Removes what an interrupted one has left, and refuses anything else.
-    fn clear(&self) -> Result<(), Error> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).on("list", || self.object())? {
-            names.push(entry.on("list", || self.object())?.file_name());
-        }
-        if is_image(&self.path) {
-            let why = "it holds an image already";
-            return Err(Error::invalid("write into", self.object(), why));
-        }
-        let is_foreign = |name: &&OsString| LEFT.iter().all(|left| name != left);
-        if let Some(name) = names.iter().find(is_foreign) {
-            let why = format!("it is not empty: it has {}", name.display());
-            return Err(Error::invalid("write into", self.object(), why));
-        }
-        names.iter().try_for_each(|name| {
-            let path = self.path.join(name);
-            fs::remove_file(&path)
-                .on("remove", || Object::File { path: path.display().to_string() })
-        })
+        // Before it is ours to be removed again.
+        clear(&path)?;
+        Ok(Self { path, is_new, is_finished: false, recipients: recipients.clone(), _lock: lock })
     }
 
     /// Where the file of that name is.
@@ -169,12 +146,10 @@ impl Unfinished {
         framed::write(Path::new(&unfinished), &self.recipients, MANIFEST, manifest)?;
         sync(&self.path).on("write", || self.object())?;
         fs::rename(&unfinished, &whole).on("finish", || self.object())?;
-        self.is_finished = true;
         sync(&self.path).on("finish", || self.object())?;
-        match self.path.parent().filter(|_| self.is_new) {
-            Some(parent) => sync(parent).on("finish", || self.object()),
-            None => Ok(()),
-        }
+        self.path.parent().map_or(Ok(()), sync).on("finish", || self.object())?;
+        self.is_finished = true;
+        Ok(())
     }
 
     fn object(&self) -> Object {
@@ -187,7 +162,9 @@ impl Drop for Unfinished {
         if self.is_finished {
             return;
         }
-        // What cannot be removed is not taken for an image, and the next one removes it.
+        // The manifest first: what cannot be removed then is not taken for an image, and the next one
+        // removes it.
+        let _ = fs::remove_file(self.path_of(MANIFEST));
         for name in LEFT {
             let _ = fs::remove_file(self.path.join(name));
         }
@@ -195,6 +172,27 @@ impl Drop for Unfinished {
             let _ = fs::remove_dir(&self.path);
         }
     }
+}
+
+/// Removes what an interrupted one has left, and refuses anything else.
+fn clear(directory: &Path) -> Result<(), Error> {
+    let object = || Object::File { path: directory.display().to_string() };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).on("list", object)? {
+        names.push(entry.on("list", object)?.file_name());
+    }
+    if is_image(directory) {
+        return Err(Error::invalid("write into", object(), "it holds an image already"));
+    }
+    let is_foreign = |name: &&OsString| LEFT.iter().all(|left| name != left);
+    if let Some(name) = names.iter().find(is_foreign) {
+        let why = format!("it is not empty: it has {}", name.display());
+        return Err(Error::invalid("write into", object(), why));
+    }
+    names.iter().try_for_each(|name| {
+        let path = directory.join(name);
+        fs::remove_file(&path).on("remove", || Object::File { path: path.display().to_string() })
+    })
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
@@ -225,9 +223,12 @@ mod tests {
     #[test]
     fn an_image_is_not_written_over() {
         let top = tempfile::tempdir().unwrap();
-        claim(top.path()).unwrap().finish(b"").unwrap();
+        let unfinished = claim(top.path()).unwrap();
+        unfinished.create(PAGES).unwrap();
+        unfinished.finish(b"").unwrap();
         let error = claim(top.path()).unwrap_err();
         assert!(error.source.to_string().contains("an image already"), "{error:?}");
+        assert!(top.path().join(PAGES).exists() && is_image(top.path()));
     }
 
     #[test]
@@ -239,8 +240,9 @@ mod tests {
         drop(claim(top.path()).unwrap());
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
         fs::write(top.path().join("thesis"), "mine").unwrap();
+        fs::write(top.path().join(INDEX), "mine too").unwrap();
         let error = claim(top.path()).unwrap_err();
         assert!(error.source.to_string().contains("thesis"), "{error:?}");
-        assert!(top.path().join("thesis").exists());
+        assert!(top.path().join("thesis").exists() && top.path().join(INDEX).exists());
     }
 }

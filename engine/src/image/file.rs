@@ -81,14 +81,14 @@ enum Content {
 impl Input {
     pub(super) fn plain(path: PathBuf) -> Result<Self, Error> {
         let object = || Object::File { path: path.display().to_string() };
-        let file = File::open(&path).on("open", object)?;
+        let file = open(&path)?;
         let bytes = file.metadata().on("look at", object)?.len();
         Ok(Self { path, bytes, content: Content::Plain(file) })
     }
 
     pub(super) fn sealed(path: PathBuf, identities: &Identities) -> Result<Self, Error> {
         let object = || Object::File { path: path.display().to_string() };
-        let file = File::open(&path).on("open", object)?;
+        let file = open(&path)?;
         let mut stream = identities.open(file).on("open", object)?;
         // Its end is authentic: nothing was cut off.
         let bytes = stream.seek(SeekFrom::End(0)).map_err(damaged).on("read", object)?;
@@ -137,5 +137,15 @@ impl fmt::Debug for Content {
             Self::Plain(_) => "plain",
             Self::Sealed(_) => "sealed",
         })
+    }
+}
+/// Nothing but a regular file: whoever opens a FIFO waits for a writer.
+fn open(path: &Path) -> Result<File, Error> {
+    let object = || Object::File { path: path.display().to_string() };
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).on("open", object)?;
+    match file.metadata().on("look at", object)?.is_file() {
+        true => Ok(file),
+        false => Err(Error::invalid("read", object(), "it is no regular file")),
     }
 }

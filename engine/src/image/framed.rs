@@ -41,6 +41,11 @@ pub(super) fn write(
 ) -> Result<Digest, Error> {
     let bytes = encode(what, message);
     let object = || Object::File { path: path.display().to_string() };
+    if bytes.len() as u64 > BYTES_MAX {
+        let why =
+            format!("it would have {} MiB, and nobody reads more than 1024", bytes.len() >> 20);
+        return Err(Error::invalid("write", object(), why));
+    }
     let mut file = Output::create(path, recipients)?;
     file.append(&bytes).and_then(|()| file.finish()).on("write", object)?;
     Ok(*blake3::hash(&bytes).as_bytes())

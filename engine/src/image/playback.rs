@@ -53,7 +53,8 @@ impl Playback {
             match missing {
                 None => self.store.read_all(space, &mut sink)?,
                 Some(missing) => {
-                    let now = self.store.data(space).difference(&missing.pages()?);
+                    // Also zeros: in a private mapping of a file they are content.
+                    let now = self.store.known(space).difference(&missing.pages()?);
                     now.runs().try_for_each(|run| self.store.read(space, run, &mut sink))?;
                 }
             }

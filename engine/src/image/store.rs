@@ -49,6 +49,12 @@ impl Store {
         self.index.spaces()
     }
 
+    /// The pages of a space, with those that are zeros.
+    pub fn known(&self, space: u32) -> PageSet {
+        let extents = self.index.extents(space);
+        extents.map(|(address, extent)| Run { address, pages: extent.pages }).collect()
+    }
+
     /// The pages of a space that are more than zeros.
     pub fn data(&self, space: u32) -> PageSet {
         let whole = self.index.extents(space);

@@ -32,6 +32,11 @@ impl StoredImage {
         Self::open_above(path, None, identities, PARENTS_MAX)
     }
 
+    /// For an image that is to have it as its parent: one more than its parents has to be read.
+    pub(super) fn open_as_parent(path: &Path, identities: &Identities) -> Result<Self, Error> {
+        Self::open_above(path, None, identities, PARENTS_MAX - 1)
+    }
+
     fn open_above(
         path: &Path,
         expected: Option<&[u8]>,

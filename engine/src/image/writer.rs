@@ -52,7 +52,7 @@ impl Writer {
     /// Takes a directory that is not there, or empty.
     pub fn create(path: &Path, manner: &Manner) -> Result<Self, Error> {
         let parent = manner.parent.as_deref();
-        let parent = parent.map(|parent| StoredImage::open(parent, &manner.identities));
+        let parent = parent.map(|parent| StoredImage::open_as_parent(parent, &manner.identities));
         let parent = parent.transpose()?;
         if let Some(parent) = parent.as_ref().filter(|parent| parent.is_sealed()) {
             keep_secret(parent, &manner.recipients)?;

@@ -2,7 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::cli::{Afterwards, Dump};
-use crate::ending::Ending;
+use crate::ending::{Ending, chain};
 use crate::events::{DumpSummary, Event};
 use crate::giving::{Freeze, Giving};
 use crate::hello;
@@ -78,14 +78,21 @@ impl<'a> Course<'a> {
     }
 
     /// Where it fails, the tree goes on and nothing of the image is left.
-    pub(super) fn run(mut self, writer: Writer, afterwards: Afterwards) -> Result<Dumped, Error> {
-        let stored = self.store(writer, afterwards);
-        if let (Err(_), Err(error)) = (&stored, self.tree.thaw()) {
-            tracing::error!("{error}: {}", error.source);
-        }
-        let Stored { stood_still, pages } = stored?;
+    pub(super) fn run(mut self, writer: Writer, afterwards: Afterwards) -> Result<Dumped, Ending> {
+        let Stored { stood_still, pages } = match self.store(writer, afterwards) {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.let_go(error)),
+        };
         let rounds = self.rounds.len();
         Ok(Dumped { notes: Vec::new(), rounds, stood_still, pages, afterwards })
+    }
+
+    fn let_go(&mut self, why: Error) -> Ending {
+        match self.tree.thaw() {
+            Ok(()) if self.interrupt.is_raised() => Ending::Cancelled,
+            Ok(()) => Ending::from(why),
+            Err(error) => Ending::StandsStill([chain(&error), chain(&why)].concat()),
+        }
     }
 
     fn store(&mut self, mut writer: Writer, afterwards: Afterwards) -> Result<Stored, Error> {
@@ -105,6 +112,14 @@ impl<'a> Course<'a> {
             stood_still = began.elapsed();
         }
         buffer.flush()?;
+        // What can fail or be cancelled comes before there is an image.
+        match afterwards {
+            Afterwards::Runs => {}
+            Afterwards::StandsStill => self.tree.stand_still()?,
+            Afterwards::Ends => self.tree.prepare_to_end()?,
+        }
+        self.pause(Duration::ZERO)?;
+        let pids: Vec<i32> = layout.processes.iter().map(|process| process.pid).collect();
         let tree = Tree { layout: Some(layout), image: Some(image) };
         let manifest = Manifest {
             dumped_at_ms: u64::try_from(dumped_at.as_millis()).unwrap_or(u64::MAX),
@@ -113,10 +128,10 @@ impl<'a> Course<'a> {
         let pages = writer.finish(&tree, manifest)?;
         match afterwards {
             Afterwards::Runs => {}
-            Afterwards::StandsStill => self.tree.leave_stopped()?,
+            Afterwards::StandsStill => self.tree.leave_stopped(),
             Afterwards::Ends => {
-                self.tree.end_recorded()?;
-                wait_until_reaped(self.tree.root());
+                self.tree.end_recorded();
+                wait_until_reaped(&pids);
             }
         }
         Ok(Stored { stood_still, pages })
@@ -174,10 +189,11 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Its parent has to do that; until then its id is taken, and a restore would be refused for it.
-fn wait_until_reaped(root: i32) {
+/// Their parents have to do that; until then their ids are taken, and a restore would be refused.
+fn wait_until_reaped(pids: &[i32]) {
     let limit = Instant::now() + REAP_WAIT;
-    while Path::new(&format!("/proc/{root}")).exists() && Instant::now() < limit {
+    let is_there = |pid: &i32| Path::new(&format!("/proc/{pid}")).exists();
+    while pids.iter().any(is_there) && Instant::now() < limit {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

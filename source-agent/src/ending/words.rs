@@ -13,6 +13,8 @@ pub(super) const FORGOTTEN: &str =
 pub(super) const IN_DOUBT: &str = "It is not known where the tree is to run.";
 pub(super) const NOT_LET_GO: &str = "It was not moved, and could not be let go on here: some of it may stand \
                           still.";
+pub(super) const STANDS_STILL: &str = "It was not dumped, and could not be let go on: some of it may stand still. A process of it that \
+     is stopped goes on by SIGCONT.";
 pub(super) const MISSING: &str = "It runs on the destination, and lacks pages.";
 pub(super) const NOT_ENDED: &str = "It runs on the destination with every page, but its original, which \
                          stands still here, could not be ended.";

@@ -175,6 +175,10 @@ impl Keeper {
             Ok(()) => Stored::Yes,
             Err(why) => {
                 self.service.say(&format!("is not stored, and ends normally: {why}"));
+                // Whatever there is of one is older than its end.
+                if let Err(error) = self.service.discard() {
+                    self.service.say(&format!("{error:#}"));
+                }
                 Stored::No
             }
         })

@@ -8,8 +8,8 @@ use crate::events::RestoreSummary;
 use crate::output::{Output, print};
 use crate::signals::Signals;
 use anyhow::{Context as _, Result};
-use std::fs;
-use std::io::{self, BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -27,6 +27,11 @@ pub(super) fn say_that_it_runs(running: &Running) {
 /// Starts it, and returns when the tree runs; or when it has ended, for who does not detach.
 pub(super) async fn run(restore: Restore) -> Result<ExitCode> {
     let signals = (!restore.detach).then(Signals::watch).transpose()?;
+    let pidfile = restore.pidfile.as_ref().map(|path| {
+        let file = File::create(path).with_context(|| format!("write {}", path.display()));
+        file.map(|file| (path, file))
+    });
+    let pidfile = pidfile.transpose()?;
     let asked = restore.clone();
     let started = spawn_blocking(move || start(&asked)).await?;
     let Started { child, restored } = match started.context("start who restores the tree")? {
@@ -34,8 +39,8 @@ pub(super) async fn run(restore: Restore) -> Result<ExitCode> {
         Err(code) => return Ok(code.into()),
     };
     restored.tell(&Output::new(restore.json));
-    if let Some(path) = &restore.pidfile {
-        let written = fs::write(path, format!("{}\n", restored.pid));
+    if let Some((path, mut file)) = pidfile {
+        let written = writeln!(file, "{}", restored.pid);
         written.with_context(|| format!("write {}", path.display()))?;
     }
     match signals {
@@ -68,9 +73,11 @@ pub(crate) fn start(restore: &Restore) -> io::Result<Result<Started, u8>> {
             continue;
         };
         let pid = match restore.pid_namespace {
-            true => seclusion::outside(child.id(), pid).unwrap_or(0),
-            false => pid,
+            true => seclusion::outside(child.id(), pid),
+            false => Some(pid),
         };
+        // One that is not there has ended already.
+        let Some(pid) = pid else { break };
         let elapsed_ms = began.elapsed().as_secs_f64() * 1000.0;
         let restored = RestoreSummary { pid, elapsed_ms, missing_pages };
         return Ok(Ok(Started { child, restored }));

@@ -14,11 +14,14 @@ use engine::host::Host;
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
 use engine::inventory::{self, Inventory};
+use engine::memory::PAGE_BYTES;
 use engine::memory::holder::Holder;
 use engine::memory::lazy::LazyMemory;
 use engine::restore::{self, Restored};
 use engine::stage::Stage;
 use engine::{Error, Object, OnObject as _};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use protocol::Refusal;
 use protocol::version::{Hello, Mismatch, Offered, What, agree, lacking};
 use std::fs;
@@ -85,8 +88,17 @@ impl Course {
         }
         let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
         restore.spare_ids.map_or(Ok(()), spare_ids::spare)?;
-        restored.run()?;
+        let pids = restored.pids();
+        restored.run().inspect_err(|_| end_all(&pids))?;
         Ok(Running { pid, lazy, took: began.elapsed(), missing_pages })
+    }
+}
+
+/// Some of it runs, and some of it never will.
+fn end_all(pids: &[i32]) {
+    for &pid in pids {
+        // One that has ended already is what was wanted.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
@@ -157,7 +169,10 @@ fn judge(image: &StoredImage, is_cut_off: bool) -> Result<Vec<Refusal>, Ending> 
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(&ours)).collect();
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
-    let mut inventory = Inventory { layout: image.tree().layout.clone(), ..inventory };
+    // Every page of every process: what they shared they do not share again.
+    let memory_bytes = image.store().size().pages * PAGE_BYTES;
+    let layout = image.tree().layout.clone();
+    let mut inventory = Inventory { layout, memory_bytes, ..inventory };
     if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
         descriptors::cut_off(outline)?;
     }

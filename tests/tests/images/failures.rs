@@ -59,7 +59,14 @@ fn dump_fails(
     let output = hosts.a.dump(workload.pid, &place::text(&directory)?, options)?;
     ensure!(output.status == Status::Exited(exit::FAILED), "{output:?}");
     ensure!(output.stdout.contains(why), "{output:?}");
-    ensure!(!directory.join("manifest").exists() || name == "taken", "there is an image");
+    match name {
+        // The one that was there, and all of it.
+        "taken" => {
+            let verify = ["image", "verify", &place::text(&directory)?];
+            hosts.a.image_command(&verify)?.success()?;
+        }
+        _ => ensure!(!directory.join("manifest").exists(), "there is an image"),
+    }
     before.expect_again(&hosts.a, workload.pid)?;
     workload.proves_itself(&hosts.a)?;
     workload.stop(&hosts.a)
@@ -87,9 +94,9 @@ fn a_directory_that_cannot_be_written_fails_a_dump() -> Result<()> {
 
 #[test]
 fn an_image_that_is_there_fails_a_dump() -> Result<()> {
-    let taken = |_: &Host, directory: &Path| {
-        fs::create_dir(directory)?;
-        Ok(fs::write(directory.join("manifest"), "an image")?)
+    let taken = |host: &Host, directory: &Path| {
+        let sleep = host.spawn(&["/bin/sleep", "600"])?;
+        host.dump(sleep.pid, &place::text(directory)?, &[])?.success().map(drop)
     };
     dump_fails("taken", &[], taken, "holds an image already")
 }
@@ -188,4 +195,37 @@ fn what_is_encrypted_comes_back_with_its_key_alone() -> Result<()> {
     hosts.b.restore(&directory, &["--identity", &key, "--lazy"])?.success()?;
     workload.proves_itself(&hosts.b)?;
     workload.stop(&hosts.b)
+}
+
+#[test]
+fn a_page_that_cannot_be_read_ends_a_lazy_restore_and_its_tree() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let holds = "x = open('/dev/urandom', 'rb').read(8 << 20); import time; time.sleep(600)";
+    let python = hosts.a.spawn(&["/usr/bin/python3", "-c", holds])?;
+    wait::until(
+        wait::PATIENCE,
+        || "its memory".into(),
+        || {
+            let status = hosts.a.read(&format!("/proc/{}/status", python.pid))?;
+            let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = rss.and_then(|rss| rss.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            Ok(kib.filter(|kib| *kib > 12 << 10).map(drop))
+        },
+    )?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(python.pid, &directory, &["--compress", "none"])?.success()?;
+    hosts.a.end_of(python.pid, wait::PATIENCE)?;
+    let path = Path::new(&directory).join("pages");
+    let mut pages = fs::read(&path)?;
+    let middle = pages.len() / 2;
+    pages[middle] ^= 1;
+    fs::write(&path, pages)?;
+    let restored = hosts.b.image_command(&["restore", "-D", &directory, "--lazy"])?;
+    ensure!(restored.status == Status::Exited(exit::FAILED), "{restored:?}");
+    ensure!(restored.stderr.contains("changed on the disk"), "{restored:?}");
+    wait::until(
+        wait::PATIENCE,
+        || "its end".into(),
+        || Ok((!hosts.b.exists(python.pid)).then_some(())),
+    )
 }
