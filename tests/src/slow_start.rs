@@ -76,8 +76,17 @@ impl SlowStart {
         let argv: Vec<&str> = ask.into_iter().chain(["service", "run", "slow-start"]).collect();
         let asking: Started = self.host().spawn(&argv)?;
         let said = self.host().finish(&asking, wait::PATIENCE)?;
-        let story = self.log()?;
-        let said = said.success().with_context(|| story.clone())?;
+        let said = said.success().with_context(|| self.log().unwrap_or_default())?;
+        // The program may answer before its keeper has said how it came to run.
+        let story = wait::until(
+            wait::PATIENCE,
+            || "how it started".into(),
+            || {
+                let story = self.log()?;
+                let is_said = ["goes on from its image", "starts normally: "];
+                Ok(is_said.iter().any(|words| story.contains(words)).then_some(story))
+            },
+        )?;
         let [after_ms, .., question] = said.split_whitespace().collect::<Vec<_>>()[..] else {
             bail!("an answer like {said:?}");
         };
