@@ -171,7 +171,7 @@ mod tests {
             path("trap/etc/hostname"),
             format!("/proc/self/root{}", path("file")),
             format!("/proc/{}/cwd/Cargo.toml", own()),
-            format!("/proc/{}/root/etc/hostname", own()),
+            format!("/proc/{}/root{}", own(), "/etc/hostname"),
         ] {
             let error = open_as(&magic, libc::O_RDONLY).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{magic}: {error}");
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn nothing_is_made_behind_a_magic_link() {
-        let path = format!("/proc/self/root/{}", std::env::temp_dir().join("trap").display());
+        let path = format!("/proc/self/root{}", std::env::temp_dir().join("trap").display());
         assert!(create(path.as_bytes()).is_err());
         let flags = libc::O_RDWR | libc::O_TMPFILE;
         assert!(create_nameless(b"/proc/self/cwd", flags).is_err());

