@@ -177,6 +177,17 @@ fn a_fork_begins_with_what_its_parent_had_then() {
 }
 
 #[test]
+fn a_page_in_no_mapping_makes_no_image() {
+    let top = tempfile::tempdir().unwrap();
+    let path = top.path().join("image");
+    let mut writer = Writer::create(&path, &Manner::default()).unwrap();
+    writer.data(SPACE, AT + 64 * PAGE_BYTES, &page(1)).unwrap();
+    let error = writer.finish(&tree(), Manifest::default()).unwrap_err();
+    assert!(error.to_string().contains("process 4711"), "{error:?}");
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_is_not_finished_is_no_image() {
     let top = tempfile::tempdir().unwrap();
     let path = top.path().join("image");

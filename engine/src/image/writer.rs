@@ -90,7 +90,7 @@ impl Writer {
     pub fn finish(mut self, tree: &Tree, manifest: Manifest) -> Result<u64, Error> {
         if let Some(layout) = &tree.layout {
             self.shape(layout)?;
-            self.keep_only_what_is_mapped(layout);
+            self.check_places(layout)?;
         }
         let tree_digest = self.directory.write(TREE, &tree.encode_to_vec())?;
         let index_digest = self.directory.write(INDEX, &self.index.encode())?;
@@ -116,22 +116,23 @@ impl Writer {
         Ok(pages)
     }
 
-    /// Pages of mappings that were unmapped between two rounds were never said to be gone.
-    fn keep_only_what_is_mapped(&mut self, layout: &Layout) {
-        for process in &layout.processes {
+    /// What the source said was gone is gone: a page in no mapping could never be put anywhere.
+    fn check_places(&self, layout: &Layout) -> Result<(), Error> {
+        layout.processes.iter().try_for_each(|process| {
             let mapped = process.mappings.iter().filter(|mapping| !mapping.shared);
             let mapped: PageSet =
                 mapped.map(|mapping| Run::covering(mapping.start, mapping.end)).collect();
-            let known: PageSet = self
-                .index
-                .extents(process.space)
-                .map(|(address, extent)| Run { address, pages: extent.pages })
-                .collect();
-            for run in known.difference(&mapped).runs() {
-                let dead = self.index.remove(process.space, run);
-                self.give_back(dead);
+            let extents = self.index.extents(process.space);
+            let known = extents.map(|(address, extent)| Run { address, pages: extent.pages });
+            match known.collect::<PageSet>().difference(&mapped).runs().next() {
+                None => Ok(()),
+                Some(run) => {
+                    let why = format!("its page at {:#x} is in no mapping", run.address);
+                    let process = Object::Process { pid: process.pid };
+                    Err(Error::invalid("account for the memory of", process, why))
+                }
             }
-        }
+        })
     }
 
     fn give_back(&self, dead: Vec<Block>) {
