@@ -2,6 +2,7 @@
 //! and one that no path leads to.
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use std::fs;
 use tests::hosts::TwoHosts;
 use tests::workload::Workload;
@@ -42,6 +43,48 @@ fn a_log_on_shared_storage_moves_while_others_append_to_it() -> Result<()> {
     ensure!(own == (1..=own.len()).collect::<Vec<_>>(), "{own:?}");
     ensure!(text.lines().all(|line| line == "noise" || line.starts_with("own ")), "{text}");
     Ok(())
+}
+
+/// Holds the program that is its argument open for writing; told to, runs it and takes it away.
+const LINKS: &str = "
+import os, signal, subprocess, sys, time
+program = sys.argv[1]
+file = os.open(program, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o755)
+os.write(file, b'#!/bin/sh\\n')
+stopping, told, number = [], [], 0
+signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+print('ready', flush=True)
+while not stopping:
+    if told and file >= 0:
+        os.close(file)
+        file = -1
+        try:
+            subprocess.check_call([program])
+            os.unlink(program)
+        except Exception as error:
+            print('BAD', error, flush=True)
+    number += 1
+    print('ok', number, flush=True)
+    time.sleep(.02)
+print('done', flush=True)
+";
+
+/// A file that anybody still has open for writing cannot be executed (execve(2), ETXTBSY).
+#[test]
+fn what_was_written_can_be_run_once_the_move_is_over() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    let program = place::text(&hosts.shared().join("program"))?;
+    let argv = ["/usr/bin/python3", "-c", LINKS, &program];
+    let workload = Workload::start_program(&hosts.a, "links", &argv, &[])?;
+    workload.proves_itself(&hosts.a)?;
+    let late = ["--lazy", "always", "--max-rounds", "1"];
+    hosts.migrate(workload.pid, &hosts.a, &hosts.b, &late)?.success()?;
+    hosts.b.signal(workload.pid, Signal::SIGUSR1)?;
+    // Its two next checks come after it ran the program.
+    workload.proves_itself(&hosts.b)?;
+    ensure!(!fs::exists(&program)?, "it was not run");
+    workload.stop(&hosts.b)
 }
 
 /// Its own file, in the directory that is its argument, keeps its content and its offset.
