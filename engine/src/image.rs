@@ -11,6 +11,7 @@ mod buffer;
 mod codec;
 mod directory;
 mod file;
+mod forks;
 mod framed;
 #[cfg(fuzzing)]
 pub mod fuzzing;

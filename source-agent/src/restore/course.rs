@@ -17,7 +17,6 @@ use engine::memory::PAGE_BYTES;
 use engine::memory::holder::Holder;
 use engine::memory::lazy::LazyMemory;
 use engine::restore::{self, Restored};
-use engine::stage::Stage;
 use engine::{Error, Object, OnObject as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,11 +66,11 @@ impl Course {
             Ok::<_, Ending>((image, ours.join().unwrap_or_else(|panic| resume_unwind(panic))?))
         })?;
         let is_cut_off = restore.tcp == Connections::Close;
-        let refusals = judge(&image, &ours, is_cut_off)?;
+        let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
+        let refusals = judge(&image, &ours, fill, is_cut_off)?;
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
-        let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
         let mut playback = image.play_back(fill)?;
         if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
             descriptors::cut_off(table)?;
@@ -85,8 +84,7 @@ impl Course {
         let holder = (!playback.image.missing.is_empty()).then(|| HolderToBe::new(restore));
         let seen = playback.image.clocks.unwrap_or_default();
         let offsets = seen.minus(Clocks::of_this_host()?);
-        let stage = Stage::begin(&playback.layout, offsets, None)?;
-        playback.fill(&stage)?;
+        let stage = playback.stage(offsets)?;
         let mut restored = restore::build(stage, &playback.image)?;
         let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
         let lazy = serve_what_is_missing(&mut restored, playback, holder)?;
@@ -180,7 +178,12 @@ impl RestoreSummary {
 }
 
 /// The same questions that a destination asks of a source.
-fn judge(image: &StoredImage, ours: &Hello, is_cut_off: bool) -> Result<Vec<Refusal>, Ending> {
+fn judge(
+    image: &StoredImage,
+    ours: &Hello,
+    fill: Fill,
+    is_cut_off: bool,
+) -> Result<Vec<Refusal>, Ending> {
     let manifest = image.manifest();
     let theirs: Hello = decode("host", &manifest.host)?;
     let mut mismatches: Vec<Mismatch> = agree(&theirs, ours).err().unwrap_or_default();
@@ -189,8 +192,7 @@ fn judge(image: &StoredImage, ours: &Hello, is_cut_off: bool) -> Result<Vec<Refu
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(ours)).collect();
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
-    // Every page of every process: what they shared they do not share again.
-    let memory_bytes = image.store().size().pages * PAGE_BYTES;
+    let memory_bytes = image.memory_pages(fill) * PAGE_BYTES;
     let layout = image.tree().layout.clone();
     let mut inventory = Inventory { layout, memory_bytes, ..inventory };
     if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
