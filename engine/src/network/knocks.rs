@@ -54,6 +54,14 @@ impl Knocks {
         Ok(Self { queues, flows: BTreeSet::new(), gates: gates.to_vec(), kept, newcomers })
     }
 
+    /// Goes on where another one ends, with the newcomers who came to that.
+    #[must_use]
+    pub fn after(mut self, mut before: Self) -> Self {
+        before.gather();
+        self.newcomers = std::mem::take(&mut before.newcomers);
+        self
+    }
+
     /// These are held from now on. Of what came until now only newcomers are kept: the rest was
     /// heard.
     pub fn held(&mut self, flows: &[Flow]) {

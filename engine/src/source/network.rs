@@ -99,7 +99,12 @@ impl Network {
         if gates.is_empty() && flows.is_empty() {
             return Ok(());
         }
-        self.knocks = Some(Knocks::listen(&gates, &flows)?);
+        let knocks = Knocks::listen(&gates, &flows)?;
+        // It is not the first attempt: who knocked at the gates since then has not been heard.
+        self.knocks = Some(match self.knocks.take() {
+            Some(before) => knocks.after(before),
+            None => knocks,
+        });
         self.lock()?.shut(&gates)
     }
 

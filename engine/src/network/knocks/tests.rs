@@ -133,6 +133,26 @@ fn who_was_let_in_before_the_gate_was_shut_does_not_ask_again() {
     assert_eq!(server.run(|| knocks.send_after().unwrap()), 0);
 }
 
+/// As when the tree is let go once more, and stopped again a moment later.
+#[test]
+fn who_asked_at_a_shut_gate_is_remembered_by_whoever_listens_next() {
+    let Some((server, client)) = town() else { return };
+    let listener = server.run(|| TcpListener::bind("192.0.2.1:0").unwrap());
+    let to = listener.local_addr().unwrap();
+    let gate = Gate { address: None, port: to.port() };
+    let mut lock = server.run(|| Lock::open().unwrap());
+    lock.shut(&[gate]).unwrap();
+    let mut before = server.run(|| Knocks::listen(&[gate], &[]).unwrap());
+    let asking = client.run(|| std::thread::spawn(move || TcpStream::connect_timeout(&to, LIMIT)));
+    let asked = who_asks(&mut before);
+    let mut knocks = server.run(|| Knocks::listen(&[gate], &[]).unwrap()).after(before);
+    assert_eq!(knocks.newcomers.keys().collect::<Vec<_>>(), [&asked]);
+    lock.clear().unwrap();
+    asking.join().unwrap().unwrap();
+    knocks.held(&[]);
+    assert_eq!(knocks.newcomers.len(), 0, "he was let in");
+}
+
 #[test]
 fn what_was_heard_and_what_is_of_others_is_not_sent() {
     let Some((server, client)) = town() else { return };
