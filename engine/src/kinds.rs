@@ -39,7 +39,7 @@ pub use queue::Queued;
 pub use rules::{Findings, Note, OutsidePipe, OutsideUnix, Rules, Tcp, Terminal};
 pub use seen::{Seen, SocketSeen, UnixSeen};
 pub(crate) use tcp::orphans;
-pub use tree::{ClockShifts, ObjectKey, Open, Tree};
+pub use tree::{ClockShifts, ObjectKey, Open, Tree, Wait};
 pub(crate) use unclaimed::refuse_unclaimed;
 
 kinds! {

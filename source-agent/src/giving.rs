@@ -33,7 +33,7 @@ pub(crate) enum Freeze {
     Stands {
         since: Instant,
     },
-    /// Who would be lost, so it runs on.
+    /// For what would be lost, so it runs on.
     SomebodyWaits(Waiting),
     /// To what the program has closed: it runs on.
     SomebodyListens,
@@ -146,18 +146,28 @@ impl Giving {
     }
 
     /// Holds newcomers off, and gives the program a moment to accept those who wait already, and the
-    /// kernel one to say the rest of what was closed.
-    pub(crate) fn let_newcomers_in(&mut self) -> Result<(), Error> {
+    /// kernel one to say the rest of what was closed. Newcomers who are not connected yet have until
+    /// `limit`: nothing that the program does would hasten them.
+    pub(crate) fn let_newcomers_in(&mut self, limit: Instant) -> Result<(), Error> {
         let source = self.source()?;
         let gates = source.shut_gates()?;
-        let limit = Instant::now() + ACCEPT_MAX;
-        while (gates.are_waited_at() || source.unheard()? > 0) && Instant::now() < limit {
+        let moment = Instant::now() + ACCEPT_MAX;
+        loop {
+            let until = match gates.waiting() {
+                Some(waiting) if waiting.wait.is_vital => moment,
+                Some(_) => limit.max(moment),
+                None if source.unheard()? > 0 => moment,
+                None => return Ok(()),
+            };
+            if Instant::now() >= until {
+                return Ok(());
+            }
             std::thread::sleep(ACCEPT_PAUSE);
         }
-        Ok(())
     }
 
-    /// `is_patient`: not while a peer still hears the end of a connection that the program has closed.
+    /// `is_patient`: not while it should not be stopped, though it can be, nor while a peer still hears
+    /// the end of a connection that the program has closed.
     pub(crate) fn freeze(&mut self, is_patient: bool) -> Result<Freeze, Error> {
         let frozen = freeze::freeze(self.root)?;
         let since = frozen.since();
@@ -166,8 +176,11 @@ impl Giving {
             None => (None, 0),
         };
         if let Some(waiting) = waiting {
-            frozen.thaw()?;
-            return Ok(Freeze::SomebodyWaits(waiting));
+            if is_patient || waiting.wait.is_vital {
+                frozen.thaw()?;
+                return Ok(Freeze::SomebodyWaits(waiting));
+            }
+            tracing::warn!("{}: {}, and are not waited for", waiting.at, waiting.wait.why);
         }
         if unheard > 0 && is_patient {
             frozen.thaw()?;

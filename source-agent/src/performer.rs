@@ -25,6 +25,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// peers to hear the end of what it has closed, before it moves without that.
 const TAKE_IN_MAX: Duration = Duration::from_secs(2);
 
+/// What fails when that is not over by then.
+pub(crate) const STOP_AT: &str = "stop the tree in mid-way at";
+
 #[derive(Debug)]
 pub(crate) struct Performer {
     /// Before the tree: what serves from it stops before it is let go.
@@ -198,7 +201,7 @@ impl Performer {
         self.hooks.run(Point::BeforeFreeze)?;
         let limit = Instant::now() + TAKE_IN_MAX;
         loop {
-            self.tree.let_newcomers_in()?;
+            self.tree.let_newcomers_in(limit)?;
             self.rank = Rank::Urgent(Urgent::begin());
             let is_patient = Instant::now() < limit;
             match self.tree.freeze(is_patient)? {
@@ -208,9 +211,7 @@ impl Performer {
                     return Ok(since);
                 }
                 Freeze::SomebodyWaits(waiting) if !is_patient => {
-                    let count = waiting.count;
-                    let why = format!("{count} wait there, and the program does not accept them");
-                    return Err(Error::invalid("take everybody in who waits at", waiting.at, why));
+                    return Err(Error::invalid(STOP_AT, waiting.at, waiting.wait.why));
                 }
                 Freeze::SomebodyWaits(_) | Freeze::SomebodyListens => {}
             }

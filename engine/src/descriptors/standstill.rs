@@ -8,7 +8,7 @@
 use super::collect;
 use super::table::{ObjectSeen, Table};
 use crate::error::{Error, Object, OnObject as _};
-use crate::kinds::{HeldObject, KindEntry, Open, Rules, Seen, kind_named};
+use crate::kinds::{HeldObject, KindEntry, Open, Rules, Seen, Wait, kind_named};
 use crate::network::{Flow, Gate};
 use crate::sys;
 use nix::sys::stat::fstat;
@@ -29,21 +29,17 @@ pub fn gates(table: &Table, rules: &Rules) -> Result<Vec<Gate>, Error> {
     told(table, |kind| kind.has_gate, |kind, open| (kind.gate)(open, rules))
 }
 
-/// Where somebody waits to be taken in by the program, and how many.
-pub fn waiting(table: &Table) -> Result<Option<(Object, u32)>, Error> {
-    let mut found = None;
-    each(
+/// What the tree should not be stopped at, and why; of several the first that it cannot be.
+pub fn waiting(table: &Table, rules: &Rules) -> Result<Option<(Object, Wait)>, Error> {
+    let all = told(
         table,
-        |kind| kind.has_gate,
+        |kind| kind.is_waited_for,
         |kind, open| {
-            let count = (kind.waiting)(open)?;
-            if count > 0 {
-                found.get_or_insert((open.seen.object(kind.name), count));
-            }
-            Ok(())
+            let wait = (kind.waiting)(open, rules)?;
+            Ok(wait.map(|wait| (open.seen.object(kind.name), wait)))
         },
     )?;
-    Ok(found)
+    Ok(all.into_iter().min_by_key(|(_, wait)| !wait.is_vital))
 }
 
 /// Makes sure that nothing changes the frozen originals any more, whoever dies. What was done is

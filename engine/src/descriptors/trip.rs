@@ -57,17 +57,22 @@ impl Making for Bare {
     }
 }
 
+/// These as the descriptors of a whole tree.
+pub(crate) fn look(fds: &[&dyn AsFd]) -> Table {
+    Table::of(us(), &numbers(fds)).unwrap()
+}
+
 /// What the source would say of these, if they were the whole tree.
 pub(crate) fn describe(fds: &[&dyn AsFd], rules: Rules) -> Findings {
-    examine(&Table::of(us(), &numbers(fds)).unwrap(), &rules)
+    examine(&look(fds), &rules)
 }
 
 pub(crate) fn capture_by(fds: &[&dyn AsFd], rules: Rules) -> Result<DescriptorsImage, Error> {
-    capture(&Table::of(us(), &numbers(fds)).unwrap(), &rules)
+    capture(&look(fds), &rules)
 }
 
 pub(crate) fn outline_by(fds: &[&dyn AsFd], rules: Rules) -> DescriptorsImage {
-    outline(&Table::of(us(), &numbers(fds)).unwrap(), &rules).unwrap()
+    outline(&look(fds), &rules).unwrap()
 }
 
 pub(crate) fn capture_own(fds: &[&dyn AsFd]) -> DescriptorsImage {
@@ -75,7 +80,7 @@ pub(crate) fn capture_own(fds: &[&dyn AsFd]) -> DescriptorsImage {
 }
 
 pub(crate) fn outline_own(fds: &[&dyn AsFd]) -> DescriptorsImage {
-    outline(&Table::of(us(), &numbers(fds)).unwrap(), &LENIENT).unwrap()
+    outline(&look(fds), &LENIENT).unwrap()
 }
 
 /// What an image describes, made here in its order, with what is left to be done when it may run.

@@ -2,7 +2,7 @@
 
 use super::{
     DescriptionImage, Findings, Ground, Kind, Maker, ObjectKey, Open, Others, Owner, Place, Rules,
-    Seen, Tree,
+    Seen, Tree, Wait,
 };
 use crate::batch::Batch;
 use crate::error::{Error, Object};
@@ -33,6 +33,7 @@ pub struct KindEntry {
     pub version: u32,
     pub has_life: bool,
     pub has_gate: bool,
+    pub is_waited_for: bool,
     pub needs_owner: bool,
     pub claims: fn(&Seen) -> bool,
     pub key: fn(&Seen) -> ObjectKey,
@@ -49,7 +50,7 @@ pub struct KindEntry {
     pub flow_of: fn(&[u8]) -> Result<Option<Flow>, Error>,
     pub flow: fn(&Open<'_>, &Rules) -> Result<Option<Flow>, Error>,
     pub gate: fn(&Open<'_>, &Rules) -> Result<Option<Gate>, Error>,
-    pub waiting: fn(&Open<'_>) -> Result<u32, Error>,
+    pub waiting: fn(&Open<'_>, &Rules) -> Result<Option<Wait>, Error>,
     pub hold: Hold,
     pub take_back: fn(BorrowedFd<'_>, &[u8]) -> Result<(), Error>,
     pub leave: fn(BorrowedFd<'_>, &[u8]) -> Result<(), Error>,
@@ -66,6 +67,7 @@ impl KindEntry {
             version: K::VERSION,
             has_life: K::HAS_LIFE,
             has_gate: K::HAS_GATE,
+            is_waited_for: K::IS_WAITED_FOR,
             needs_owner: K::NEEDS_OWNER,
             claims: K::claims,
             key: K::key,

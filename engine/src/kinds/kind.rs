@@ -2,7 +2,7 @@
 
 use super::{
     DescriptionImage, Findings, Ground, Maker, ObjectKey, Open, Others, Owner, Place, Rules, Seen,
-    Tree,
+    Tree, Wait,
 };
 use crate::batch::Batch;
 use crate::error::Error;
@@ -18,8 +18,10 @@ pub trait Kind {
     const VERSION: u32 = 1;
     /// Whether others know it and go on talking to it: [`Self::flow`], [`Self::hold`], [`Self::go_live`].
     const HAS_LIFE: bool = false;
-    /// Whether newcomers come in here: [`Self::gate`], [`Self::waiting`].
+    /// Whether newcomers come in here: [`Self::gate`].
     const HAS_GATE: bool = false;
+    /// Whether it can be in mid-way: [`Self::waiting`].
+    const IS_WAITED_FOR: bool = Self::HAS_GATE;
     /// Whether `connect` is needed. Such an object cannot be in flight and in no table.
     const NEEDS_OWNER: bool = false;
 
@@ -108,9 +110,11 @@ pub trait Kind {
         Ok(None)
     }
 
-    /// How many wait at the gate to be taken in by the program. A capture would lose them.
-    fn waiting(_open: &Open<'_>) -> Result<u32, Error> {
-        Ok(0)
+    /// Why the tree had better not stand still at this moment: those who wait at the gate to be taken
+    /// in by the program, what only the kernel has the half of. Asked while the tree runs, of what
+    /// was seen before, and at last of the frozen tree.
+    fn waiting(_open: &Open<'_>, _rules: &Rules) -> Result<Option<Wait>, Error> {
+        Ok(None)
     }
 
     /// Done to the frozen original before the right to run is given away: whatever comes for it

@@ -4,7 +4,8 @@ use super::address::{Address, bind_coming};
 use super::options::{Options, Shape, blocker};
 use super::tcp::half_open;
 use super::{
-    DescriptionImage, Findings, Ground, Kind, Open, Place, Rules, Seen, SocketSeen, Tcp, Tree, sole,
+    DescriptionImage, Findings, Ground, Kind, Open, Place, Rules, Seen, SocketSeen, Tcp, Tree, Wait,
+    sole,
 };
 use crate::error::{Error, OnObject as _};
 use crate::network::Gate;
@@ -109,13 +110,24 @@ impl Kind for Listener {
         Ok(Some(Gate { address: ip, port: address.port() }))
     }
 
-    /// Also those whose last step is still on its way: they would not be known where they arrive.
-    fn waiting(open: &Open<'_>) -> Result<u32, Error> {
+    /// Also those whose last step is still on its way: they would not be known where they arrive. Who
+    /// does not come to it for long is not there (any address can be written as a sender's), unless
+    /// the kernel keeps it waiting for its first word.
+    fn waiting(open: &Open<'_>, rules: &Rules) -> Result<Option<Wait>, Error> {
+        if rules.tcp != Tcp::Established {
+            return Ok(None);
+        }
         let object = || open.seen.object(Self::NAME);
-        let (accepted, _) = queue(open.local).on("count who waits at", object)?;
+        let (connected, _) = queue(open.local).on("count who waits at", object)?;
+        if connected > 0 {
+            let why = format!("{connected} wait there, and the program does not accept them");
+            return Ok(Some(Wait { why, is_vital: true }));
+        }
         let address = sys::sock::local_address(open.local).on("ask for the address of", object)?;
         let opening = half_open::count(&address).on("count who comes to", object)?;
-        Ok(accepted.saturating_add(opening))
+        let is_vital = is_first_word_awaited(open.local).on("ask for the options of", object)?;
+        let why = format!("{opening} are about to be connected there");
+        Ok((opening > 0).then_some(Wait { why, is_vital }))
     }
 }
 
@@ -147,6 +159,11 @@ fn bound(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
     sys::sock::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     bind_coming(socket.as_fd(), &image.address, coming)?;
     Ok(socket)
+}
+
+/// TCP_DEFER_ACCEPT of tcp(7): who has said nothing yet is connected, and looks as if it were not.
+fn is_first_word_awaited(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sys::sock::read_number(socket, libc::SOL_TCP, libc::TCP_DEFER_ACCEPT)? != 0)
 }
 
 /// What binding needed otherwise.

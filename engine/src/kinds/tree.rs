@@ -23,6 +23,14 @@ pub struct Open<'a> {
     pub index: usize,
 }
 
+/// Why the tree had better not stand still at this moment, but in the next perhaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub why: String,
+    /// The tree cannot move before it is over. Otherwise nobody waits for it longer than for a while.
+    pub is_vital: bool,
+}
+
 /// The whole tree, as far as a kind may need it to judge one object.
 pub trait Tree {
     fn rules(&self) -> &Rules;

@@ -7,7 +7,9 @@ use super::address::{self, Address};
 use super::datagrams::{self, Datagram};
 use super::multicast::{self, Membership};
 use super::options::{Options, Shape, blocker, shut};
-use super::{DescriptionImage, Findings, Ground, Kind, Open, Place, Seen, Tree, sole};
+use super::{
+    DescriptionImage, Findings, Ground, Kind, Open, Place, Rules, Seen, Tree, Wait, sole,
+};
 use crate::error::{Error, OnObject as _};
 use crate::refusal::Refusal;
 use crate::sys;
@@ -37,6 +39,7 @@ pub(super) struct Image {
 
 impl Kind for Udp {
     const NAME: &'static str = "UDP socket";
+    const IS_WAITED_FOR: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
@@ -53,8 +56,7 @@ impl Kind for Udp {
         if let Some((reason, advice)) = shape.and_then(|shape| blocker(local.as_fd(), shape)) {
             findings.refuse(object, reason, advice);
         } else if is_corked(local.as_fd(), domain(seen)) {
-            let advice = "Try again once the program has sent it.";
-            findings.refuse(object, CORKED, advice);
+            findings.note(object, format!("{CORKED}; the move waits for it"));
         } else if sys::fd::poll(local.as_fd(), 0, 0).is_ok_and(|now| now & libc::POLLERR != 0) {
             findings.note(object, "has errors queued, which are lost unless read before");
         }
@@ -102,6 +104,11 @@ impl Kind for Udp {
     ) -> Result<Vec<OwnedFd>, Error> {
         sole(Self::NAME, descriptions)?;
         Ok(vec![make(image, at.stage.coming()).on("make", || at.object(Self::NAME))?])
+    }
+
+    fn waiting(open: &Open<'_>, _rules: &Rules) -> Result<Option<Wait>, Error> {
+        let is_corked = is_corked(open.local, domain(open.seen));
+        Ok(is_corked.then(|| Wait { why: format!("it {CORKED}"), is_vital: true }))
     }
 }
 

@@ -7,10 +7,12 @@ use super::unix_datagram::place_of;
 use super::unix_name::{self, Name};
 use super::unix_pair::{shape, shut, unix};
 use super::{
-    DescriptionImage, Findings, Ground, Kind, Open, Others, Place, Seen, Tree, nonsense, sole,
+    DescriptionImage, Findings, Ground, Kind, Open, Others, Place, Rules, Seen, Tree, Wait,
+    nonsense, sole,
 };
 use crate::error::{Error, OnObject as _};
 use crate::refusal::Refusal;
+use crate::sys;
 use prost::{DecodeError, Message as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -32,6 +34,7 @@ pub(super) struct Image {
 
 impl Kind for Unconnected {
     const NAME: &'static str = "unconnected unix socket";
+    const IS_WAITED_FOR: bool = true;
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
@@ -43,27 +46,23 @@ impl Kind for Unconnected {
 
     fn examine(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {
         unix_name::examine(of[0], Self::NAME, findings);
+        let object = of[0].object(Self::NAME);
         if let Some((reason, advice)) = blocker(of[0], tree) {
-            findings.refuse(of[0].object(Self::NAME), reason, advice);
+            findings.refuse(object, reason, advice);
+        } else if has_begun(of[0]) {
+            findings.note(object, format!("{BEGUN}; the move waits for that"));
         }
     }
 
     fn capture(of: &[Open<'_>], tree: &dyn Tree) -> Result<Image, Error> {
-        let (seen, object) = (of[0].seen, || of[0].seen.object(Self::NAME));
-        if let Some((reason, _)) = blocker(seen, tree) {
-            return Err(Error::invalid("capture", object(), reason));
+        if has_begun(of[0].seen) {
+            return Err(Error::invalid("capture", of[0].seen.object(Self::NAME), BEGUN));
         }
-        let kind = seen.socket.as_ref().map_or(0, |socket| socket.kind);
-        Ok(Image {
-            kind,
-            options: Options::read(of[0].local, shape(kind)).on("read the options of", object)?,
-            name: Name::read(&of[0]).on("read the name of", object)?,
-            shutdown: unix(seen).map_or(0, |(_, unix)| unix.shutdown.into()),
-        })
+        Self::read(&of[0], tree)
     }
 
     fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {
-        Self::capture(of, tree).map(|image| image.name.is_some().then_some(image))
+        Self::read(&of[0], tree).map(|image| image.name.is_some().then_some(image))
     }
 
     fn check(outline: &Image, _: &[DescriptionImage], at: Ground<'_>) -> Vec<Refusal> {
@@ -108,18 +107,46 @@ impl Kind for Unconnected {
         let Some(socket) = others.of(own) else { return Ok(()) };
         shut(socket, image.shutdown).on("shut", || at.object(Self::NAME))
     }
+
+    /// By what it has sent and nobody has read: whether it waits still, only a frozen tree shows.
+    fn waiting(open: &Open<'_>, _rules: &Rules) -> Result<Option<Wait>, Error> {
+        let object = || open.seen.object(Self::NAME);
+        let unread = sys::tcp::unacknowledged_bytes(open.local).on("ask for what is unread of", object)?;
+        let is_shut = unix(open.seen).is_some_and(|(_, unix)| unix.shutdown != 0);
+        let waits = has_begun(open.seen) && (unread > 0 || is_shut);
+        Ok(waits.then(|| Wait { why: format!("it {BEGUN}"), is_vital: true }))
+    }
 }
 
-/// Of one that waits: what it has sent nobody can look at before it is accepted.
-fn blocker(seen: &Seen, tree: &dyn Tree) -> Option<Blocker> {
-    const LATER: &str = "Try again in a moment.";
-    let (_, unix) = unix(seen)?;
-    let listener = unix.waits_at?;
-    if place_of(listener, tree).is_none() {
-        return Some(("waits for a process outside of the tree to accept it".to_owned(), LATER));
+impl Unconnected {
+    fn read(open: &Open<'_>, tree: &dyn Tree) -> Result<Image, Error> {
+        let (seen, object) = (open.seen, || open.seen.object(Self::NAME));
+        if let Some((reason, _)) = blocker(seen, tree) {
+            return Err(Error::invalid("capture", object(), reason));
+        }
+        let kind = seen.socket.as_ref().map_or(0, |socket| socket.kind);
+        Ok(Image {
+            kind,
+            options: Options::read(open.local, shape(kind)).on("read the options of", object)?,
+            name: Name::read(open).on("read the name of", object)?,
+            shutdown: unix(seen).map_or(0, |(_, unix)| unix.shutdown.into()),
+        })
     }
-    let is_fresh = unix.unread == 0 && unix.shutdown == 0;
-    (!is_fresh).then(|| ("has sent something before it was accepted".to_owned(), LATER))
+}
+
+/// Of one that waits.
+fn blocker(seen: &Seen, tree: &dyn Tree) -> Option<Blocker> {
+    let listener = unix(seen)?.1.waits_at?;
+    let reason = || "waits for a process outside of the tree to accept it".to_owned();
+    place_of(listener, tree).is_none().then(|| (reason(), "Try again in a moment."))
+}
+
+const BEGUN: &str = "has sent something before it was accepted";
+
+/// Of one that waits: what it has sent nobody can look at before it is accepted.
+fn has_begun(seen: &Seen) -> bool {
+    let waits = unix(seen).filter(|(_, unix)| unix.waits_at.is_some());
+    waits.is_some_and(|(_, unix)| unix.unread != 0 || unix.shutdown != 0)
 }
 
 #[cfg(test)]
@@ -127,7 +154,6 @@ mod tests {
     use super::super::Rules;
     use super::*;
     use crate::descriptors::trip::{describe, make_after, round_trip};
-    use crate::sys;
 
     #[test]
     fn comes_back_as_what_it_is() {

@@ -5,7 +5,7 @@ use super::{Source, collect_running, surroundings};
 use crate::descriptors::{self, Table};
 use crate::error::{Error, Object, OnObject as _};
 use crate::freeze::FrozenTree;
-use crate::kinds::{HeldObject, Rules, orphans};
+use crate::kinds::{HeldObject, Rules, Wait, orphans};
 use crate::network::{Address, Knocks, Lock};
 use std::net::IpAddr;
 
@@ -18,22 +18,26 @@ pub(super) struct Network {
     held: Vec<HeldObject>,
 }
 
-/// Somebody waits for the program to take it in, so the tree cannot stand still yet.
+/// What the tree should not be stopped at now: somebody waits for the program to take it in, say.
 #[derive(Debug)]
 pub struct Waiting {
     pub at: Object,
-    pub count: u32,
+    pub wait: Wait,
 }
 
 /// The gates that were shut, of a tree that runs.
 #[derive(Debug)]
-pub struct Gates(Table);
+pub struct Gates {
+    table: Table,
+    rules: Rules,
+}
 
 impl Gates {
-    /// Whether somebody still waits at one of them.
-    pub fn are_waited_at(&self) -> bool {
+    /// What the tree should not be stopped at.
+    pub fn waiting(&self) -> Option<Waiting> {
         // What cannot be asked has been closed.
-        descriptors::waiting(&self.0).is_ok_and(|waiting| waiting.is_some())
+        let waiting = descriptors::waiting(&self.table, &self.rules).ok()?;
+        waiting.map(|(at, wait)| Waiting { at, wait })
     }
 }
 
@@ -47,14 +51,14 @@ impl Source {
             None => self.network.shut_gates(&table, &self.rules)?,
             Some(_) => self.network.shut_gates_alone(&table, &self.rules)?,
         }
-        Ok(Gates(table))
+        Ok(Gates { table, rules: self.rules })
     }
 
-    /// Right after the freeze: whether somebody waits to be taken in, who would be lost.
+    /// Right after the freeze: what it should not have been stopped at.
     pub fn waiting(&mut self, frozen: &FrozenTree) -> Result<Option<Waiting>, Error> {
         let _inside = surroundings::enter(self.surroundings.as_ref())?;
-        let waiting = descriptors::waiting(self.table.insert(collect(frozen)?))?;
-        Ok(waiting.map(|(at, count)| Waiting { at, count }))
+        let waiting = descriptors::waiting(self.table.insert(collect(frozen)?), &self.rules)?;
+        Ok(waiting.map(|(at, wait)| Waiting { at, wait }))
     }
 
     /// How many connections that the program has closed would never be heard to their end: they stay

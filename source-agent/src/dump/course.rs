@@ -8,6 +8,7 @@ use crate::giving::{Freeze, Giving};
 use crate::hello;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
+use crate::performer::STOP_AT;
 use engine::image::manifest::Known;
 use engine::image::{Buffer, Manifest, Tree, Writer, decode};
 use engine::memory::{PAGE_BYTES, PageSink};
@@ -175,13 +176,11 @@ impl<'a> Course<'a> {
     fn freeze(&mut self) -> Result<Instant, Error> {
         let limit = Instant::now() + TAKE_IN_MAX;
         loop {
-            self.tree.let_newcomers_in()?;
+            self.tree.let_newcomers_in(limit)?;
             match self.tree.freeze(false)? {
                 Freeze::Stands { since } => return Ok(since),
                 Freeze::SomebodyWaits(waiting) if Instant::now() > limit => {
-                    let count = waiting.count;
-                    let why = format!("{count} wait there, and the program does not accept them");
-                    return Err(Error::invalid("take everybody in who waits at", waiting.at, why));
+                    return Err(Error::invalid(STOP_AT, waiting.at, waiting.wait.why));
                 }
                 Freeze::SomebodyWaits(_) | Freeze::SomebodyListens => {}
             }

@@ -1,6 +1,7 @@
 use super::super::Owner;
 use super::*;
-use crate::descriptors::trip::{capture_own, describe, round_trip};
+use crate::descriptors::trip::{capture_by, capture_own, describe, look, round_trip};
+use crate::descriptors::waiting;
 use crate::kinds::Rules;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -175,24 +176,50 @@ fn a_filter_judges_what_comes_and_not_what_was_queued() {
 }
 
 #[test]
-fn a_datagram_in_the_making_is_in_the_way_until_it_is_sent() {
+fn a_datagram_in_the_making_is_waited_for_until_it_is_sent() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let peer = UdpSocket::bind(address).unwrap();
         let original = shared(address);
-        let refusals = || describe(&[&original], Rules::default()).refusals.len();
+        let waits = || waits_for(&original);
         let to = sys::sock::local_address(peer.as_fd()).unwrap();
-        assert_eq!(refusals(), 0);
+        assert!(!waits());
         sys::datagram::send_to(original.as_fd(), b"to", libc::MSG_MORE, &to).unwrap();
-        assert_eq!((refusals(), refusals()), (1, 1));
+        assert_eq!((waits(), waits()), (true, true));
+        assert_eq!(describe(&[&original], Rules::default()).refusals, []);
         sys::datagram::send_to(original.as_fd(), b"gether", 0, &to).unwrap();
-        assert_eq!(refusals(), 0);
+        assert!(!waits());
         assert_eq!(receive(&peer).0, b"together");
         sys::sock::connect(original.as_fd(), &to).unwrap();
-        assert_eq!(refusals(), 0);
+        assert!(!waits());
         sys::sock::set_number(original.as_fd(), libc::SOL_UDP, libc::UDP_CORK, 1).unwrap();
         original.send(b"half").unwrap();
-        assert_eq!(refusals(), 1);
+        assert!(waits());
     }
+}
+
+/// Said of it, and where it is not heeded the capture fails.
+fn waits_for(socket: &UdpSocket) -> bool {
+    let rules = Rules::default();
+    let waits = waiting(&look(&[socket]), &rules).unwrap().is_some_and(|(_, wait)| wait.is_vital);
+    assert_eq!(capture_by(&[socket], rules).is_err(), waits);
+    waits
+}
+
+#[test]
+fn one_that_is_corked_and_empty_comes_back_corked() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let original = shared("127.0.0.1:0");
+    original.connect(peer.local_addr().unwrap()).unwrap();
+    let cork = |socket: &UdpSocket, value| {
+        sys::sock::set_number(socket.as_fd(), libc::SOL_UDP, libc::UDP_CORK, value).unwrap();
+    };
+    cork(&original, 1);
+    assert!(!waits_for(&original));
+    let copy = UdpSocket::from(round_trip(&[&original]).take(0));
+    copy.send(b"to").unwrap();
+    copy.send(b"gether").unwrap();
+    cork(&copy, 0);
+    assert_eq!(receive(&peer).0, b"together");
 }
 
 #[test]

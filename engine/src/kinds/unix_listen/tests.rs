@@ -2,10 +2,12 @@
 
 use super::super::Rules;
 use super::*;
-use crate::descriptors::trip::{capture_own, copies_of, describe, make_after, make_changed, us};
-use crate::descriptors::check;
+use crate::descriptors::trip::{
+    capture_by, capture_own, copies_of, describe, look, make_after, make_changed, us,
+};
+use crate::descriptors::{check, waiting};
 use crate::sys::sock;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, accept, recv, send};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
@@ -91,14 +93,24 @@ fn who_waits_is_accepted_afterwards_in_turn() {
 }
 
 #[test]
-fn who_has_sent_something_before_it_was_accepted_stands_against_the_move() {
-    let name = hidden("early");
+fn who_has_sent_something_is_waited_for_until_it_is_accepted() {
+    let (name, rules) = (hidden("early"), Rules::default());
     let listener = listening(libc::SOCK_STREAM, &name, 5);
     let client = client_of(libc::SOCK_STREAM, &name);
-    assert_eq!(describe(&[&listener, &client], Rules::default()).refusals, []);
+    let look = || look(&[&listener, &client]);
+    assert_eq!(waiting(&look(), &rules).unwrap(), None);
     send(client.as_raw_fd(), b"early", MsgFlags::empty()).unwrap();
-    let refusals = describe(&[&listener, &client], Rules::default()).refusals;
-    assert!(refusals[0].reason.contains("before it was accepted"), "{refusals:?}");
+    let before = look();
+    let (_, wait) = waiting(&before, &rules).unwrap().unwrap();
+    assert!(wait.is_vital && wait.why.contains("before it was accepted"), "{wait:?}");
+    let found = describe(&[&listener, &client], rules);
+    assert_eq!((found.refusals.len(), found.notes.len()), (0, 1));
+    assert!(capture_by(&[&listener, &client], rules).is_err());
+    let accepted = accept(listener.as_raw_fd()).unwrap();
+    assert_eq!(waiting(&look(), &rules).unwrap(), None, "a frozen tree is looked at anew");
+    recv(accepted, &mut [0; 9], MsgFlags::empty()).unwrap();
+    assert_eq!(waiting(&before, &rules).unwrap(), None, "it was read");
+    nix::unistd::close(accepted).unwrap();
 }
 
 #[test]
