@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
-use tests::hosts::{Host, SERVICE, SERVICE_V4, Started, TwoHosts};
+use tests::hosts::{Host, SERVICE, SERVICE_V4, Started, TwoHosts, ip};
 use tests::moved::exit;
-use tests::{place, wait};
+use tests::{place, say, wait};
 
 const PORT: &str = "7200";
 
@@ -17,6 +17,21 @@ listener = socket.create_server(("0.0.0.0", int(sys.argv[1])))
 print("listening", flush=True)
 while not os.path.exists(sys.argv[2]):
     time.sleep(0.05)
+print("heard", listener.accept()[0].recv(9), flush=True)
+"#;
+
+/// The same by Multipath TCP (262), with one whom it has accepted before.
+const MULTIPATH_SERVER: &str = r#"
+import os, socket, sys, time
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+listener.bind(("0.0.0.0", int(sys.argv[1])))
+listener.listen()
+print("listening", flush=True)
+first = listener.accept()[0]
+print("accepted", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.05)
+print("first", first.recv(9), flush=True)
 print("heard", listener.accept()[0].recv(9), flush=True)
 "#;
 
@@ -59,9 +74,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Result<Self> {
+        Self::of(SERVER)
+    }
+
+    fn of(server: &str) -> Result<Self> {
         let (hosts, clients) = TwoHosts::with_clients()?;
         let flag = place::text(&hosts.shared().join("accept"))?;
-        let server = hosts.a.spawn(&[PYTHON, "-c", SERVER, PORT, &flag])?;
+        let server = hosts.a.spawn(&[PYTHON, "-c", server, PORT, &flag])?;
         says(&server, "listening")?;
         Ok(Self { hosts, clients, server, flag })
     }
@@ -96,12 +115,15 @@ fn half_open(host: &Host) -> Result<usize> {
 fn who_has_asked_and_is_not_there_holds_nobody_up() -> Result<()> {
     let scene = Scene::new()?;
     let hosts = &scene.hosts;
+    // Where nobody is: without this the host would find out that there is nobody.
+    ip(&hosts.a, "neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 nud permanent dev eth0")?;
     scene.clients.run(&[PYTHON, "-c", FORGER, SERVICE.v4, PORT])?.success()?;
     let is_asked = || Ok((half_open(&hosts.a)? > 0).then_some(()));
     wait::until(wait::PATIENCE, || "the server to be asked".into(), is_asked)?;
     let options = ["--address", SERVICE_V4];
     let moved = hosts.migrate(scene.server.pid, &hosts.a, &hosts.b, &options)?;
-    ensure!(half_open(&hosts.a)? > 0, "he was not waiting any more: {}", moved.story());
+    let said = "1 are about to be connected there, and are not waited for";
+    ensure!(moved.story().contains(said), "{}", moved.story());
     moved.success()?;
     let client = scene.client()?;
     scene.serves(&hosts.b)?;
@@ -136,4 +158,26 @@ fn who_is_never_accepted_is_given_up_where_connections_are() -> Result<()> {
     let client = scene.client()?;
     scene.serves(&hosts.b)?;
     scene.clients.finish(&client, wait::PATIENCE)?.success().map(drop)
+}
+
+#[test]
+fn who_comes_to_a_server_of_multipath_tcp_is_served_before_and_after() -> Result<()> {
+    if fs::read_to_string("/proc/sys/net/mptcp/enabled").unwrap_or_default() != "1\n" {
+        return Ok(say::skip("a server of Multipath TCP", "the kernel has none")?);
+    }
+    let scene = Scene::of(MULTIPATH_SERVER)?;
+    let hosts = &scene.hosts;
+    let first = scene.client()?;
+    says(&scene.server, "accepted")?;
+    for (from, to) in [(&hosts.a, &hosts.b), (&hosts.b, &hosts.a), (&hosts.a, &hosts.b)] {
+        hosts.migrate(scene.server.pid, from, to, &["--address", SERVICE_V4])?.success()?;
+    }
+    let second = scene.client()?;
+    scene.serves(&hosts.b)?;
+    says(&scene.server, "first b'hello'")?;
+    for client in [first, second] {
+        let said = scene.clients.finish(&client, wait::PATIENCE)?.success()?;
+        ensure!(said.ends_with("the end\n"), "{said}");
+    }
+    Ok(())
 }

@@ -1,4 +1,7 @@
 //! A TCP socket that waits for connections.
+//!
+//! One of Multipath TCP is as good: it accepts plain connections as plain ones, and programs listen so
+//! without a word of theirs (Go does, since 1.24). A connection that has several paths is refused.
 
 use super::address::{Address, bind_coming};
 use super::options::{Options, Shape, blocker};
@@ -28,6 +31,9 @@ pub(super) struct Image {
     backlog: i32,
     #[prost(message, required, tag = "4")]
     options: Options,
+    /// RFC 8684.
+    #[prost(bool, tag = "5")]
+    is_multipath: bool,
 }
 
 impl Kind for Listener {
@@ -36,7 +42,9 @@ impl Kind for Listener {
     type Image = Image;
 
     fn claims(seen: &Seen) -> bool {
-        seen.socket.as_ref().is_some_and(|socket| is_tcp(socket) && socket.listening)
+        seen.socket.as_ref().is_some_and(|socket| {
+            socket.listening && (is_tcp(socket) || is_multipath(socket))
+        })
     }
 
     fn examine(of: &[&Seen], tree: &dyn Tree, findings: &mut Findings) {
@@ -74,6 +82,9 @@ impl Kind for Listener {
             Some(libc::EADDRNOTAVAIL) => {
                 let ip = address.ip().map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
                 format!("Let the address move as well: `--address {ip}/LEN`.")
+            }
+            Some(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT) if outline.is_multipath => {
+                "Let the kernel there have Multipath TCP: `sysctl net.mptcp.enabled=1`.".to_owned()
             }
             _ => "Stop what uses the port there.".to_owned(),
         };
@@ -136,6 +147,11 @@ pub(super) fn is_tcp(socket: &SocketSeen) -> bool {
         && (socket.kind, socket.protocol) == (libc::SOCK_STREAM, libc::IPPROTO_TCP)
 }
 
+fn is_multipath(socket: &SocketSeen) -> bool {
+    is_tcp(&SocketSeen { protocol: libc::IPPROTO_TCP, ..socket.clone() })
+        && socket.protocol == libc::IPPROTO_MPTCP
+}
+
 /// The shape of a TCP socket of a domain that an image names.
 pub(super) fn tcp_shape(domain: i32) -> io::Result<Shape> {
     if !matches!(domain, libc::AF_INET | libc::AF_INET6) {
@@ -144,18 +160,26 @@ pub(super) fn tcp_shape(domain: i32) -> io::Result<Shape> {
     Ok(Shape { domain, kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP })
 }
 
+fn listener_shape(domain: i32, is_multipath: bool) -> io::Result<Shape> {
+    let shape = tcp_shape(domain)?;
+    Ok(if is_multipath { Shape { protocol: libc::IPPROTO_MPTCP, ..shape } } else { shape })
+}
+
 fn read(open: &Open<'_>) -> io::Result<Image> {
-    let domain = open.seen.socket.as_ref().map_or(0, |socket| socket.domain);
-    let options = Options::read(open.local, tcp_shape(domain)?)?;
+    let socket = open.seen.socket.as_ref();
+    let domain = socket.map_or(0, |socket| socket.domain);
+    let is_multipath = socket.is_some_and(is_multipath);
+    let options = Options::read(open.local, listener_shape(domain, is_multipath)?)?;
     let address = sys::sock::local_address(open.local)?;
     let (_, backlog) = queue(open.local)?;
-    Ok(Image { domain, address, backlog: i32::try_from(backlog).unwrap_or(i32::MAX), options })
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    Ok(Image { domain, address, backlog, options, is_multipath })
 }
 
 /// Until it listens it shares its port with every connection there: those that it has accepted are
 /// made before it or after it. Another that listens there is in its way all the same.
 fn bound(image: &Image, coming: &[IpAddr]) -> io::Result<OwnedFd> {
-    let socket = image.options.socket(tcp_shape(image.domain)?)?;
+    let socket = image.options.socket(listener_shape(image.domain, image.is_multipath)?)?;
     sys::sock::set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     bind_coming(socket.as_fd(), &image.address, coming)?;
     Ok(socket)
@@ -232,6 +256,39 @@ mod tests {
         let client = TcpStream::connect(address).unwrap();
         io::Write::write_all(&mut &client, b"hello").unwrap();
         copy.accept().unwrap();
+    }
+
+    /// A kernel without Multipath TCP has nothing to bring back.
+    #[test]
+    fn comes_back_with_multipath_and_accepts_whoever_has_none() {
+        let any = super::super::address::v4(std::net::Ipv4Addr::LOCALHOST, 0);
+        let Ok(socket) = listener_shape(libc::AF_INET, true).unwrap().socket() else { return };
+        for (level, name, value) in [
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT, 1),
+            (libc::SOL_TCP, libc::TCP_NODELAY, 1),
+            (libc::SOL_TCP, libc::TCP_DEFER_ACCEPT, 7),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF, 50_000),
+        ] {
+            sys::sock::set_number(socket.as_fd(), level, name, value).unwrap();
+        }
+        sys::sock::bind(socket.as_fd(), &any).unwrap();
+        sys::sock::listen(socket.as_fd(), 17).unwrap();
+        let listener = TcpListener::from(socket);
+        let trip = round_trip(&[&listener]);
+        let copy = TcpListener::from(trip.take(0));
+        let image: Image = trip.unchanged();
+        assert!(image.is_multipath && image.backlog == 17);
+        assert_eq!(image.options.set_count(), 4, "{:?}", image.options);
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let client = TcpStream::connect(address).unwrap();
+        io::Write::write_all(&mut &client, b"hello").unwrap();
+        let accepted = copy.accept().unwrap().0;
+        let protocol = |socket: BorrowedFd<'_>| {
+            sys::sock::read_number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).unwrap()
+        };
+        assert_eq!(protocol(copy.as_fd()), libc::IPPROTO_MPTCP);
+        assert_eq!(protocol(accepted.as_fd()), libc::IPPROTO_TCP);
     }
 
     #[test]

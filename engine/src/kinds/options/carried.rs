@@ -228,7 +228,7 @@ pub(super) fn carried(shape: Shape) -> impl Iterator<Item = (i32, i32)> {
         (true, libc::SOL_SOCKET, SOCKET),
         (ip, libc::SOL_IP, IPV4),
         (v6, libc::SOL_IPV6, IPV6),
-        (ip && shape.protocol == libc::IPPROTO_TCP, libc::SOL_TCP, TCP),
+        (ip && is_tcp(shape), libc::SOL_TCP, TCP),
         (ip && shape.protocol == libc::IPPROTO_UDP, libc::SOL_UDP, UDP),
         (v6 && shape.kind == libc::SOCK_RAW, SOL_RAW, &[IPV6_CHECKSUM]),
         (!v6 && ip && raw(libc::IPPROTO_ICMP), SOL_RAW, &[ICMP_FILTER]),
@@ -242,6 +242,11 @@ pub(super) fn carried(shape: Shape) -> impl Iterator<Item = (i32, i32)> {
         .into_iter()
         .filter(|(applies, ..)| *applies)
         .flat_map(|(_, level, names)| names.iter().map(move |&name| (level, name)))
+}
+
+/// Of Multipath TCP the kernel answers to those that it has.
+fn is_tcp(shape: Shape) -> bool {
+    matches!(shape.protocol, libc::IPPROTO_TCP | libc::IPPROTO_MPTCP)
 }
 
 /// An option travels with a default value as well when another one that does would change it.

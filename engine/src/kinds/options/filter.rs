@@ -34,10 +34,12 @@ impl Filter {
     }
 }
 
-/// Fine as well when there is none.
+/// Fine as well when there is none, and where there can be none (Multipath TCP).
 pub(super) fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     match sys::sock::set_number(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {
+            Err(error)
+        }
         _ => Ok(()),
     }
 }
