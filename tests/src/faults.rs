@@ -61,6 +61,7 @@ pub const STEPS: &[Step] = &[
     step("source.withdraw", Reach::Copying),
     step("source.freeze", Reach::Copying),
     step("source.copy-rest", Reach::Copying),
+    step("source.cut-cables", Reach::Copying),
     step("source.capture", Reach::Copying),
     step("destination.build", Reach::Copying),
     step("destination.restore-descriptors", Reach::Copying),
@@ -92,6 +93,7 @@ pub fn cells(quick: bool) -> Vec<Cell> {
             index % 4 == 0 || (cell.step.reach == Reach::Handover && cell.fault.kills())
         }
         Subject::Server => index % 7 == 0,
+        Subject::Namespace => index % 13 == 0,
     });
     picked.map(|(_, cell)| cell).collect()
 }
@@ -101,7 +103,7 @@ pub fn cells_of(step: Step) -> impl Iterator<Item = Cell> {
     let moments = [Moment::Before, Moment::After];
     let faults = Fault::ALL.iter();
     let all = moments.into_iter().flat_map(move |moment| faults.clone().map(move |f| (moment, *f)));
-    let subjects = [Subject::Writer, Subject::Server];
+    let subjects = [Subject::Writer, Subject::Server, Subject::Namespace];
     let all =
         subjects.into_iter().flat_map(move |subject| all.clone().map(move |one| (subject, one)));
     all.map(move |(subject, (moment, fault))| Cell { step, moment, fault, subject })

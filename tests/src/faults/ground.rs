@@ -1,10 +1,12 @@
-//! Where a fault is let happen: two hosts, a failure point that waits, and the agent that is started again.
+//! Where a fault is let happen: two hosts with a line between them that can be cut, a failure point that
+//! waits, and the agent that is started again.
 
 use super::Reach;
 use super::aftermath::Aftermath;
 use super::cell::{Cell, Fault};
 use crate::host_init::Status;
-use crate::hosts::{CONFIG, Host, Started, TwoHosts};
+use crate::hosts::{CONFIG, Host, RELAY_ADDRESS, Started, TwoHosts};
+use crate::relay::Relay;
 use crate::{place, wait};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -21,10 +23,18 @@ const REACHED: &str = "reached";
 /// With every time-out that a lost peer can cost.
 const END_LIMIT: Duration = Duration::from_secs(180);
 
+/// How long a line is gone that comes back by itself.
+const BLINK: Duration = Duration::from_millis(400);
+
+/// How long a line is gone when the source waits for it without an end: longer than a connection
+/// lives without one.
+const ABSENCE: Duration = Duration::from_secs(20);
+
 pub(super) struct Ground {
     pub(super) cell: Cell,
     pub(super) hosts: TwoHosts,
     pub(super) agent: Started,
+    relay: Relay,
     reached: PathBuf,
 }
 
@@ -34,13 +44,15 @@ impl Ground {
         let reached = hosts.shared().join(REACHED);
         let plan = plan(cell, &reached);
         let agent = start_agent(&hosts.b, (!cell.is_at_source()).then_some(&plan))?;
-        Ok(Self { cell, hosts, agent, reached })
+        let destination = format!("{}:7747", hosts.b.address().v4);
+        let relay = Relay::start(&hosts, &hosts.a, &relay_address(), &destination, 1)?;
+        Ok(Self { cell, hosts, agent, relay, reached })
     }
 
     /// `more` are options of the command.
-    pub(super) fn start_move(&self, pid: i32, to: &str, more: &[&str]) -> Result<Started> {
-        let (migrate, pid) = (place::program("migrate")?, pid.to_string());
-        let mut argv = vec![migrate.as_str(), &pid, "--to", to, "--config", CONFIG, "--json"];
+    pub(super) fn start_move(&self, pid: i32, more: &[&str]) -> Result<Started> {
+        let (migrate, pid, to) = (place::program("migrate")?, pid.to_string(), relay_address());
+        let mut argv = vec![migrate.as_str(), &pid, "--to", &to, "--config", CONFIG, "--json"];
         argv.extend(["--max-rounds", "2"].iter().chain(more));
         // So that there is a lazy phase to fail in.
         if self.cell.step.reach == Reach::Lazy {
@@ -51,9 +63,9 @@ impl Ground {
         self.hosts.a.spawn_with(&argv, &environment[..usize::from(self.cell.is_at_source())])
     }
 
-    /// Waits for the moment and does what the cell says; what it does to the line is `cut`. Without a
-    /// moment at which it waits, the failure point does it all by itself.
-    pub(super) fn strike(&self, command: &Started, cut: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Waits for the moment and does what the cell says. Without a moment at which it waits, the failure
+    /// point does it all by itself.
+    pub(super) fn strike(&self, command: &Started) -> Result<()> {
         if self.cell.fault.errno().is_some() {
             return Ok(());
         }
@@ -71,10 +83,21 @@ impl Ground {
             Fault::Kill => kill(own)?,
             Fault::KillTheOther => kill(other)?,
             Fault::KillBoth => kill(own).and_then(|()| kill(other))?,
-            Fault::Cut | Fault::Blink => cut()?,
+            Fault::Cut | Fault::Blink => self.relay.cut()?,
             Fault::OutOfMemory | Fault::OutOfDescriptors | Fault::DiskFull => {}
         }
-        fs::remove_file(&self.reached).context("let the failure point go")
+        fs::remove_file(&self.reached).context("let the failure point go")?;
+        self.heal_in_time()
+    }
+
+    /// A line that is not gone until the command has ended.
+    fn heal_in_time(&self) -> Result<()> {
+        std::thread::sleep(match self.cell.fault {
+            Fault::Blink => BLINK,
+            Fault::Cut if self.cell.step.reach == Reach::Lazy => ABSENCE,
+            _ => return Ok(()),
+        });
+        self.relay.heal()
     }
 
     /// A killed agent is started again at once, as systemd does it; then the command has to end.
@@ -86,18 +109,29 @@ impl Ground {
         let has_failed = self.cell.fault.errno().is_none() || self.reached.exists();
         let place = self.cell.place();
         ensure!(has_failed, "the move did not come to {place}: {}", command.story());
+        self.relay.heal()
+    }
+
+    /// As [`Aftermath::settle`] does; and it runs where the step says.
+    pub(super) fn settle(&self, pid: i32, prove: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
+        let aftermath = Aftermath { hosts: &self.hosts, pid };
+        let host = aftermath.settle(self.agent.pid, self.relay.program.pid, prove)?;
+        let reach = self.cell.step.reach;
+        let must_stay = reach == Reach::Copying && !self.is_outlived();
+        ensure!(!must_stay || host.name() == "hosta", "it was moved");
+        let has_left = reach == Reach::Lazy;
+        ensure!(!has_left || host.name() == "hostb", "it was given away, and runs on the source");
         Ok(())
     }
 
-    /// As [`Aftermath::settle`] does.
-    pub(super) fn settle(
-        &self,
-        pid: i32,
-        relay: i32,
-        prove: impl FnOnce(&Host) -> Result<()>,
-    ) -> Result<&Host> {
-        Aftermath { hosts: &self.hosts, pid }.settle(self.agent.pid, relay, prove)
+    /// A line that comes back, or a peer that was not needed any more: the move may succeed.
+    fn is_outlived(&self) -> bool {
+        matches!(self.cell.fault, Fault::Blink | Fault::Cut)
     }
+}
+
+fn relay_address() -> String {
+    format!("{RELAY_ADDRESS}:9999")
 }
 
 fn kill((host, pid): (&Host, i32)) -> Result<()> {

@@ -1,7 +1,7 @@
 //! A third host between the two, on which the clients of a server run: the three share one network,
 //! so an address can move from one host to another and be found there.
 
-use super::{ADDRESS_A, ADDRESS_B, Host, TwoHosts, bring_up, configure, setup};
+use super::{ADDRESS_A, ADDRESS_B, Host, RELAY_ADDRESS, TwoHosts, bring_up, configure, setup};
 use crate::hosts::host::Address;
 use anyhow::Result;
 
@@ -30,7 +30,7 @@ pub(super) fn join(hosts: &TwoHosts, clients: &Host) -> Result<()> {
     let ports = "link set porta master br0 up\nlink set portb master br0 up\nlink set br0 up\n";
     let addresses = format!("addr add {v4}/24 dev br0\naddr add {v6}/64 dev br0 nodad\n");
     configure(clients, &[bridge, ports, &addresses].concat())?;
-    configure(&hosts.a, &bring_up(ADDRESS_A))?;
+    configure(&hosts.a, &format!("{}addr add {RELAY_ADDRESS}/32 dev lo\n", bring_up(ADDRESS_A)))?;
     configure(&hosts.b, &bring_up(ADDRESS_B))?;
     let Address { v4, v6 } = SERVICE;
     let service = format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n");

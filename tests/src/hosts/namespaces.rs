@@ -14,10 +14,16 @@ impl TwoHosts {
     /// The two and a host for clients; whatever is plugged into [`BRIDGE`] on either is reached from
     /// all of them.
     pub fn with_bridges() -> Result<(Self, Host)> {
-        let (mut hosts, clients) = Self::around_clients()?;
+        let (mut hosts, clients) = Self::around_bridges()?;
+        hosts.start_agents()?;
+        Ok((hosts, clients))
+    }
+
+    /// The same, without agents.
+    pub fn around_bridges() -> Result<(Self, Host)> {
+        let (hosts, clients) = Self::around_clients()?;
         bridge(&hosts.a, ADDRESS_A)?;
         bridge(&hosts.b, ADDRESS_B)?;
-        hosts.start_agents()?;
         Ok((hosts, clients))
     }
 }
