@@ -103,7 +103,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) lazy: bool,
     /// TCP connections: they go on, for which their addresses have to be on this host, or the program
-    /// finds that their peers have reset them
+    /// finds them reset; with `reset` their peers do so as well, where their addresses are here
     #[arg(long, value_enum, default_value_t = Connections::Established)]
     pub(crate) tcp: Connections,
     /// Restore it in a PID namespace of its own, for ids that are taken here
@@ -133,6 +133,19 @@ pub(crate) struct Restore {
 pub(crate) enum Connections {
     Established,
     Close,
+    /// As `Close`, and the peers are told.
+    Reset,
+}
+
+impl Connections {
+    /// As the option has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Close => "close",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 impl Restore {

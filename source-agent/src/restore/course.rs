@@ -9,7 +9,7 @@ use crate::inspection::refusal;
 use crate::output::Output;
 use crate::spare_ids;
 use engine::clocks::Clocks;
-use engine::descriptors;
+use engine::descriptors::{self, DescriptorsImage};
 use engine::host::Host;
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
@@ -35,6 +35,8 @@ const END_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Course {
     playback: Playback,
+    /// Connections whose peers are to hear that they are over.
+    dismissed: Option<DescriptorsImage>,
     began: Instant,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Running {
     lazy: Option<Lazy>,
     took: Duration,
     pub(super) missing_pages: u64,
+    pub(super) notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -59,22 +62,24 @@ impl Course {
     pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
         let began = Instant::now();
         let image = StoredImage::open(&restore.directory, &restore.opening.identities()?)?;
-        let is_cut_off = restore.tcp == Connections::Close;
+        let is_cut_off = restore.tcp != Connections::Established;
         let refusals = judge(&image, is_cut_off)?;
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
         let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
         let mut playback = image.play_back(fill)?;
+        let tells = restore.tcp == Connections::Reset;
+        let dismissed = playback.image.descriptors.clone().filter(|_| tells);
         if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
             descriptors::cut_off(table)?;
         }
-        Ok(Self { playback, began })
+        Ok(Self { playback, dismissed, began })
     }
 
     /// Where it fails, nothing of the tree is left.
     pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
-        let Self { playback, began } = self;
+        let Self { playback, dismissed, began } = self;
         let seen = playback.image.clocks.unwrap_or_default();
         let offsets = seen.minus(Clocks::of_this_host()?);
         let stage = Stage::begin(&playback.layout, offsets, None)?;
@@ -90,7 +95,19 @@ impl Course {
         restore.spare_ids.map_or(Ok(()), spare_ids::spare)?;
         let pids = restored.pids();
         restored.run().inspect_err(|_| end_all(&pids))?;
-        Ok(Running { pid, lazy, took: began.elapsed(), missing_pages })
+        let took = began.elapsed();
+        let notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
+        Ok(Running { pid, lazy, took, missing_pages, notes })
+    }
+}
+
+/// Not before the program can find them reset: a restore that fails may be tried again otherwise. What
+/// could not be told is no reason to end a tree that runs.
+fn dismiss(connections: &DescriptorsImage) -> Vec<String> {
+    let untold = |error: Error| format!("{error}: {}", error.source);
+    match descriptors::dismiss(connections) {
+        Ok(errors) => errors.into_iter().map(untold).collect(),
+        Err(error) => vec![untold(error)],
     }
 }
 

@@ -63,6 +63,20 @@ fn says(program: &Started, words: &str) -> Result<()> {
 
 #[test]
 fn connections_can_be_left_behind_when_it_is_restored() -> Result<()> {
+    left_behind("close").map(drop)
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_named_and_in_nobodys_way() -> Result<()> {
+    let said = left_behind("reset")?;
+    let named =
+        said.contains("TCP connection from") && said.contains("Cannot assign requested address");
+    ensure!(named, "{said}");
+    Ok(())
+}
+
+/// On a host that has not their address.
+fn left_behind(tcp: &str) -> Result<String> {
     let (hosts, clients) = TwoHosts::with_clients()?;
     let server = Workload::start(&hosts.a, "cut_off", &[])?;
     let call = "import socket, sys; socket.create_connection((sys.argv[1], 7000)).recv(1)";
@@ -71,8 +85,48 @@ fn connections_can_be_left_behind_when_it_is_restored() -> Result<()> {
     let directory = directory(&hosts, "image")?;
     hosts.a.dump(server.pid, &directory, &[])?.success()?;
     hosts.a.end_of(server.pid, wait::PATIENCE)?;
-    hosts.b.restore(&directory, &["--tcp", "close"])?.success()?;
+    let said = hosts.b.restore(&directory, &["--tcp", tcp])?.success()?;
     server.proves_itself(&hosts.b)?;
     server.stop(&hosts.b)?;
+    clients.signal(client.pid, Signal::SIGKILL)?;
+    Ok(said)
+}
+
+/// Says how its connection has ended; with an address it calls, without one it is called.
+const HEARS: &str = r#"
+import socket, sys, time
+if len(sys.argv) > 1:
+    connection = socket.create_connection((sys.argv[1], 7002))
+else:
+    listener = socket.create_server(("", 7002))
+    print("listening", flush=True)
+    connection, _ = listener.accept()
+print("connected", flush=True)
+try:
+    connection.recv(1)
+    print("the end", flush=True)
+except ConnectionResetError:
+    print("reset", flush=True)
+time.sleep(600)
+"#;
+
+#[test]
+fn both_ends_of_a_connection_find_it_reset() -> Result<()> {
+    let (hosts, clients) = TwoHosts::with_clients()?;
+    let python = ["/usr/bin/python3", "-c", HEARS];
+    let server = hosts.a.spawn(&python)?;
+    says(&server, "listening\n")?;
+    let client = clients.spawn(&[&python[..], &[SERVICE.v4]].concat())?;
+    says(&client, "connected\n")?;
+    says(&server, "listening\nconnected\n")?;
+    let directory = directory(&hosts, "image")?;
+    hosts.a.dump(server.pid, &directory, &[])?.success()?;
+    hosts.a.end_of(server.pid, wait::PATIENCE)?;
+    // It has nothing to say, and so it has heard nothing.
+    says(&client, "connected\n")?;
+    hosts.a.restore(&directory, &["--tcp", "reset"])?.success()?;
+    says(&client, "connected\nreset\n")?;
+    says(&server, "listening\nconnected\nreset\n")?;
+    hosts.a.signal(server.pid, Signal::SIGKILL)?;
     clients.signal(client.pid, Signal::SIGKILL)
 }
