@@ -9,6 +9,7 @@
 
 mod buffer;
 mod codec;
+pub mod copied;
 mod directory;
 mod file;
 mod framed;

@@ -8,6 +8,7 @@ use crate::complaint::Complaint;
 use crate::output::print;
 use anyhow::Result;
 use engine::Object;
+use engine::image::copied::Copied;
 use engine::image::{Manifest, Manner, StoredImage, Tree, Writer, decode};
 use engine::memory::PAGE_BYTES;
 use protocol::version::Hello;
@@ -42,6 +43,8 @@ struct Info {
     threads: u32,
     memory_bytes: u64,
     stored_bytes: u64,
+    files: usize,
+    file_bytes: u64,
     parent: Option<String>,
     is_encrypted: bool,
 }
@@ -53,6 +56,7 @@ impl Info {
         let layout = image.tree().layout.clone().unwrap_or_default();
         let size = image.store().size();
         let parent = manifest.parent.as_ref();
+        let copied = image.tree().copied.as_ref();
         Ok(Self {
             directory: image.path().display().to_string(),
             format: engine::image::VERSION,
@@ -65,6 +69,8 @@ impl Info {
             threads: manifest.inventory.as_ref().map_or(0, |inventory| inventory.thread_count),
             memory_bytes: size.pages * PAGE_BYTES,
             stored_bytes: size.stored_bytes,
+            files: copied.map_or(0, |copied| copied.files.len()),
+            file_bytes: copied.map_or(0, Copied::bytes),
             parent: parent.map(|parent| String::from_utf8_lossy(&parent.path).into_owned()),
             is_encrypted: image.is_sealed(),
         })
@@ -84,6 +90,8 @@ impl Info {
                 self.stored_bytes >> 20
             ),
         ];
+        let files = || format!("  {} files with {} MiB", self.files, self.file_bytes >> 20);
+        lines.extend((self.files > 0).then(files));
         lines.extend(self.parent.iter().map(|parent| format!("  needs {parent}")));
         lines
     }

@@ -53,7 +53,7 @@ impl StoredImage {
         }
         let manifest: Manifest = decode("manifest", &manifest)?;
         let tree = part(&directory, TREE, &manifest.tree_digest)?;
-        let tree = decode("tree", &tree)?;
+        let tree: Tree = decode("tree", &tree)?;
         let index = part(&directory, INDEX, &manifest.index_digest)?;
         let parent = manifest.parent.as_ref();
         let parent = parent.map(|parent| open_parent(path, parent, identities, parents));
@@ -65,6 +65,7 @@ impl StoredImage {
             return Err(Error::invalid("read", pages.object(), why));
         }
         let store = Store::open(pages, &index, parent)?;
+        tree.copied.as_ref().map_or(Ok(()), |copied| copied.check(&store))?;
         let is_sealed = directory.is_sealed();
         Ok(Self { path: path.to_owned(), is_sealed, digest, manifest, tree, store })
     }

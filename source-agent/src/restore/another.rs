@@ -101,6 +101,7 @@ fn command(restore: &Restore) -> Command {
         (restore.detach, "--detach"),
         (restore.lazy, "--lazy"),
         (restore.json, "--json"),
+        (restore.copy_files, "--copy-files"),
         (restore.pid_namespace, "--pid-namespace"),
         (restore.network_namespace, "--network-namespace"),
     ];

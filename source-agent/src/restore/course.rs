@@ -11,6 +11,7 @@ use crate::spare_ids;
 use engine::clocks::Clocks;
 use engine::descriptors::{self, DescriptorsImage};
 use engine::host::Host;
+use engine::image::copied::{self, PutIn};
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
 use engine::inventory::{self, Inventory};
@@ -37,6 +38,7 @@ pub(super) struct Course {
     playback: Playback,
     /// Connections whose peers are to hear that they are over.
     dismissed: Option<DescriptorsImage>,
+    put_in: PutIn,
     began: Instant,
 }
 
@@ -63,7 +65,9 @@ impl Course {
         let began = Instant::now();
         let image = StoredImage::open(&restore.directory, &restore.opening.identities()?)?;
         let is_cut_off = restore.tcp != Connections::Established;
-        let refusals = judge(&image, is_cut_off)?;
+        // Whoever looks for a file of the tree finds it; what is refused takes them back.
+        let (put_in, mut refusals) = put_in(&image, restore)?;
+        refusals.extend(judge(&image, is_cut_off)?);
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
@@ -74,12 +78,12 @@ impl Course {
         if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
             descriptors::cut_off(table)?;
         }
-        Ok(Self { playback, dismissed, began })
+        Ok(Self { playback, dismissed, put_in, began })
     }
 
     /// Where it fails, nothing of the tree is left.
     pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
-        let Self { playback, dismissed, began } = self;
+        let Self { playback, dismissed, put_in, began } = self;
         let seen = playback.image.clocks.unwrap_or_default();
         let offsets = seen.minus(Clocks::of_this_host()?);
         let stage = Stage::begin(&playback.layout, offsets, None)?;
@@ -96,7 +100,8 @@ impl Course {
         let pids = restored.pids();
         restored.run().inspect_err(|_| end_all(&pids))?;
         let took = began.elapsed();
-        let notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
+        let mut notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
+        notes.extend(keep(put_in));
         Ok(Running { pid, lazy, took, missing_pages, notes })
     }
 }
@@ -108,6 +113,25 @@ fn dismiss(connections: &DescriptorsImage) -> Vec<String> {
     match descriptors::dismiss(connections) {
         Ok(errors) => errors.into_iter().map(untold).collect(),
         Err(error) => vec![untold(error)],
+    }
+}
+
+fn put_in(image: &StoredImage, restore: &Restore) -> Result<(PutIn, Vec<Refusal>), Error> {
+    if !restore.copy_files {
+        return Ok((PutIn::default(), Vec::new()));
+    }
+    let (put_in, refusals) = copied::put_in(image)?;
+    Ok((put_in, refusals.iter().map(refusal).collect()))
+}
+
+/// The tree runs, and may need them.
+fn keep(put_in: PutIn) -> Option<String> {
+    let files = put_in.files();
+    put_in.keep();
+    match files {
+        0 => None,
+        1 => Some("1 file was put in that was missing here.".to_owned()),
+        _ => Some(format!("{files} files were put in that were missing here.")),
     }
 }
 

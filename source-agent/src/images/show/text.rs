@@ -1,10 +1,16 @@
 //! The contents of an image as an indented text.
 
-use super::contents::{Contents, Descriptor, LeadsTo, Mapping, Process};
+use super::contents::{Contents, Descriptor, File, LeadsTo, Mapping, Process};
 
 pub(super) fn lines(contents: &Contents) -> Vec<String> {
     let mut lines = vec![format!("Image {}", contents.directory)];
     contents.processes.iter().for_each(|one| process(one, &mut lines));
+    if !contents.files.is_empty() {
+        lines.push("Files that it has besides".to_owned());
+    }
+    for File { path, size, permissions, uid, gid } in &contents.files {
+        lines.push(format!("  {permissions} {uid}:{gid} {size:>12} {path}"));
+    }
     if !contents.in_flight.is_empty() {
         lines.push("In flight, sent and not yet received".to_owned());
     }
