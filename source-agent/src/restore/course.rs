@@ -90,13 +90,16 @@ impl Course {
         playback.fill(&stage)?;
         let mut restored = restore::build(stage, &playback.image)?;
         let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
+        let highest_id = playback.layout.ids().max();
         let lazy = serve_what_is_missing(&mut restored, playback, &restore.state.state)?;
         if let Some(path) = &restore.pidfile {
             let object = || Object::File { path: path.display().to_string() };
             fs::write(path, format!("{pid}\n")).on("write the process id into", object)?;
         }
         let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
-        restore.spare_ids.map_or(Ok(()), spare_ids::spare)?;
+        // What it starts has higher ids than it has, as ever; those that we have are at their end.
+        let own = restore.is_first().then(|| highest_id).flatten();
+        restore.spare_ids.or(own).map_or(Ok(()), spare_ids::spare)?;
         let pids = restored.pids();
         restored.run().inspect_err(|_| end_all(&pids))?;
         let took = began.elapsed();
