@@ -1,5 +1,6 @@
 //! `migrate image`: what there is to say of an image without restoring it.
 
+mod harmless;
 mod show;
 
 use crate::cli::{ImageStep, Merge, OneImage};
@@ -11,6 +12,7 @@ use engine::Object;
 use engine::image::copied::Copied;
 use engine::image::{Manifest, Manner, StoredImage, Tree, Writer, decode};
 use engine::memory::PAGE_BYTES;
+use harmless::harmless;
 use protocol::version::Hello;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ pub(crate) fn run(step: ImageStep) -> Result<ExitCode> {
     };
     Ok(match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Complaint::failed(format!("{error}: {}", error.source)).say(),
+        Err(error) => Complaint::failed(harmless(&format!("{error}: {}", error.source))).say(),
     })
 }
 
@@ -59,7 +61,7 @@ impl Info {
         let copied = image.tree().copied.as_ref();
         Ok(Self {
             directory: image.path().display().to_string(),
-            format: engine::image::VERSION,
+            format: image.version(),
             dumped_at_ms: manifest.dumped_at_ms,
             hostname: host.hostname,
             kernel: host.kernel_release,
@@ -93,7 +95,7 @@ impl Info {
         let files = || format!("  {} files with {} MiB", self.files, self.file_bytes >> 20);
         lines.extend((self.files > 0).then(files));
         lines.extend(self.parent.iter().map(|parent| format!("  needs {parent}")));
-        lines
+        lines.iter().map(|line| harmless(line)).collect()
     }
 }
 
@@ -113,7 +115,7 @@ fn verify(one: &OneImage) -> Result<(), engine::Error> {
     let directory = image.path().display();
     match one.json {
         true => print(&serde_json::json!({ "directory": directory.to_string() }).to_string()),
-        false => print(&format!("{directory} is as it was written.")),
+        false => print(&harmless(&format!("{directory} is as it was written."))),
     }
     Ok(())
 }
@@ -143,4 +145,32 @@ fn merge(wanted: &Merge) -> Result<(), engine::Error> {
     let megabytes = (pages * PAGE_BYTES) >> 20;
     print(&format!("Merged into {}: {megabytes} MiB of memory.", wanted.into.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::image::Identities;
+    use std::path::Path;
+
+    fn golden() -> Info {
+        let golden = Path::new("../tests/golden/image-v1/second");
+        Info::of(&StoredImage::open(golden, &Identities::default()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_format_is_that_of_the_image_and_not_the_newest() {
+        let info = golden();
+        assert_eq!(info.format, 1);
+        assert!(info.lines()[0].ends_with("(format 1)"), "{:?}", info.lines());
+    }
+
+    #[test]
+    fn a_name_in_an_image_does_not_speak_to_the_terminal() {
+        let evil = "host\x1b[2J\nImage fine".to_owned();
+        let info = Info { hostname: evil.clone(), parent: Some(evil), ..golden() };
+        let lines = info.lines();
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("host\\u{1b}[2J\\nImage fine")), "{lines:?}");
+    }
 }

@@ -5,8 +5,8 @@
 //! but those of one that was started early are low.
 
 use engine::{Error, Object, OnObject as _};
-use std::io;
 use std::fs;
+use std::io;
 
 /// The kernel does not give them out again when ids have wrapped around: `RESERVED_PIDS`.
 pub(crate) const SPARED: i32 = 300;
