@@ -11,6 +11,7 @@ mod buffer;
 mod codec;
 pub mod copied;
 mod directory;
+mod expansion;
 mod file;
 mod framed;
 #[cfg(fuzzing)]

@@ -1,12 +1,12 @@
 //! An image that was written into a directory, opened and checked: nothing of it is trusted.
 
-use super::decode;
 use super::directory::{Finished, INDEX, MANIFEST, PAGES, TREE, is_image};
 use super::framed::{self, Digest, Framed};
 use super::keys::Identities;
 use super::manifest::{Manifest, Parent, Tree};
 use super::playback::{Fill, Playback};
 use super::store::Store;
+use super::{decode, expansion};
 use crate::error::{Error, Object};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -53,8 +53,10 @@ impl StoredImage {
             let why = "it is another image than the one that was the parent";
             return Err(Error::invalid("read the parent", object, why));
         }
+        expansion::check("manifest", &message, &expansion::MANIFEST)?;
         let manifest: Manifest = decode("manifest", &message)?;
         let tree = part(&directory, TREE, &manifest.tree_digest)?;
+        expansion::check("tree", &tree, &expansion::TREE)?;
         let tree: Tree = decode("tree", &tree)?;
         let index = part(&directory, INDEX, &manifest.index_digest)?;
         let parent = manifest.parent.as_ref();
