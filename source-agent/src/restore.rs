@@ -3,6 +3,7 @@
 pub(crate) mod another;
 mod course;
 mod foreground;
+mod original;
 pub(crate) mod seclusion;
 
 use crate::cli::{Hold, Restore};

@@ -9,6 +9,7 @@ use crate::giving::{Freeze, Giving};
 use crate::hello;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
+use engine::failure_point;
 use engine::image::manifest::Known;
 use engine::image::{Buffer, Manifest, Tree, Writer, decode};
 use engine::memory::{PAGE_BYTES, PageSink};
@@ -135,6 +136,8 @@ impl<'a> Course<'a> {
             ..std::mem::take(&mut self.manifest)
         };
         let pages = writer.finish(&tree, manifest)?;
+        // From here on nothing fails; but we may be killed.
+        let _only_killed = failure_point::reach("dump.finish.after");
         match afterwards {
             Afterwards::Runs => {}
             Afterwards::StandsStill => self.tree.leave_stopped(),

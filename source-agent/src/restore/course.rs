@@ -1,5 +1,6 @@
 //! A restore from the image to a tree that runs.
 
+use super::original;
 use crate::attempt::new_id;
 use crate::cli::{Connections, Restore};
 use crate::ending::Ending;
@@ -98,7 +99,7 @@ impl Course {
         }
         let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
         // What it starts has higher ids than it has, as ever; those that we have are at their end.
-        let own = restore.is_first().then(|| highest_id).flatten();
+        let own = highest_id.filter(|_| restore.is_first());
         restore.spare_ids.or(own).map_or(Ok(()), spare_ids::spare)?;
         let pids = restored.pids();
         restored.run().inspect_err(|_| end_all(&pids))?;
@@ -211,6 +212,7 @@ fn judge(image: &StoredImage, is_cut_off: bool) -> Result<Vec<Refusal>, Ending> 
     mismatches.extend(lacking(What::Kind, &offered(&manifest.kinds), &ours));
     mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), &ours));
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(&ours)).collect();
+    refusals.extend(original::stands_still(image, &theirs.host, &ours.host));
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
     // Every page of every process: what they shared they do not share again.

@@ -7,8 +7,8 @@ use std::fs;
 use tests::host_init::Status;
 use tests::hosts::{SERVICE, Started, TwoHosts};
 use tests::moved::exit;
-use tests::wait;
 use tests::workload::Workload;
+use tests::{place, wait};
 
 /// Answers every line with itself.
 const ECHO: &str = r#"
@@ -129,4 +129,34 @@ fn both_ends_of_a_connection_find_it_reset() -> Result<()> {
     says(&server, "listening\nconnected\nreset\n")?;
     hosts.a.signal(server.pid, Signal::SIGKILL)?;
     clients.signal(client.pid, Signal::SIGKILL)
+}
+
+/// The tree stands still by then, and its image is whole; what it has is stored by the next dump as well.
+#[test]
+fn a_dump_that_is_killed_in_its_last_step_costs_no_connection() -> Result<()> {
+    let (hosts, clients) = TwoHosts::with_clients()?;
+    let python = ["/usr/bin/python3", "-c"];
+    let server = hosts.a.spawn(&[&python[..], &[ECHO, SERVICE.v4]].concat())?;
+    says(&server, "listening\n")?;
+    let flag = directory(&hosts, "go-on")?;
+    let client = clients.spawn(&[&python[..], &[CALLER, SERVICE.v4, &flag]].concat())?;
+    says(&client, "before\n")?;
+    let (first, second) = (directory(&hosts, "first")?, directory(&hosts, "second")?);
+    let (migrate, pid) = (place::program("migrate")?, server.pid.to_string());
+    let killed =
+        ["MIGRATE_FAIL=dump.finish.after=kill", &migrate, "dump", "-D", &first, "-t", &pid];
+    let killed = hosts.a.run(&[&["/usr/bin/env"], &killed[..]].concat())?;
+    ensure!(killed.status != Status::Exited(0), "{killed:?}");
+    hosts.a.image_command(&["image", "verify", &first])?.success()?;
+    let refused = hosts.a.restore(&first, &[])?;
+    ensure!(refused.status == Status::Exited(exit::REFUSED), "{refused:?}");
+    ensure!(
+        refused.stdout.contains("is the original of this image and stands still"),
+        "{refused:?}"
+    );
+    hosts.a.dump(server.pid, &second, &[])?.success()?;
+    hosts.a.end_of(server.pid, wait::PATIENCE)?;
+    hosts.a.restore(&first, &[])?.success()?;
+    fs::write(&flag, "")?;
+    says(&client, "before\nafter\n")
 }
