@@ -13,6 +13,7 @@ pub mod copied;
 mod directory;
 mod expansion;
 mod file;
+mod forks;
 mod framed;
 #[cfg(fuzzing)]
 pub mod fuzzing;

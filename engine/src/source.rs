@@ -35,6 +35,7 @@ use objects::Objects;
 pub(crate) use outline::outline;
 pub use serving::Serving;
 pub use sharing::Before;
+pub(crate) use sharing::{WORTH_PAGES, can_be_made_anew};
 use std::collections::BTreeMap;
 pub use surroundings::Along;
 use surroundings::Surroundings;

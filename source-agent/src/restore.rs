@@ -2,6 +2,7 @@
 
 pub(crate) mod another;
 mod course;
+mod files;
 mod foreground;
 mod original;
 pub(crate) mod seclusion;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tests::footprint::children;
 use tests::hosts::{Host, Started, TwoHosts};
 use tests::moved::{Moved, exit};
-use tests::say;
 use tests::scale::scaled;
 use tests::wait;
 use tests::workload::Workload;
+use tests::{place, say};
 
 /// What the tree occupies, each page counted once however many share it, in KiB.
 fn occupied_kib(host: &Host, pid: i32) -> Result<u64> {
@@ -104,6 +104,29 @@ fn what_forks_share_is_shared_again_and_travels_once() -> Result<()> {
 #[test]
 fn what_forks_share_is_shared_again_with_no_page_lazy() -> Result<()> {
     shares_there_and_back(&["--lazy", "never"])
+}
+
+/// What was one page is one page again, also of an image whose pages are in its parent.
+#[test]
+fn what_forks_share_is_shared_again_from_a_directory() -> Result<()> {
+    let server = Server::start()?;
+    let (a, b, pid) = (&server.hosts.a, &server.hosts.b, server.workload.pid);
+    let [first, second] = ["first", "second"].map(|name| server.hosts.shared().join(name));
+    let (first, second) = (place::text(&first)?, place::text(&second)?);
+    let here = server.occupied_kib(a)?;
+    let increment = ["--parent", first.as_str()];
+    let ways: [(_, _, _, &[&str]); 2] = [(a, b, &first, &[]), (b, a, &second, &increment)];
+    for (from, to, directory, options) in ways {
+        from.dump(pid, directory, options)?.success()?;
+        from.end_of(pid, wait::PATIENCE)?;
+        to.restore(directory, &[])?.success()?;
+        server.workload.proves_itself(to)?;
+        let there = server.occupied_kib(to)?;
+        let figures = format!("{here} KiB at first, {there} KiB from {directory}");
+        say::figure("prefork in a directory", &figures)?;
+        ensure!(there * 10 <= here * 12, "{figures}");
+    }
+    server.workload.stop(a)
 }
 
 /// With one round there is none left after the parent's pages have landed. Then every process has

@@ -6,6 +6,7 @@
 //! [`Copier`] copies them while a tree is dumped, [`put_in`] puts those that are missing on a host where
 //! it is restored.
 
+mod compare;
 mod copier;
 mod named;
 mod put_in;
@@ -88,13 +89,18 @@ pub struct Times {
 }
 
 /// Whether a space has the content of a file.
-pub(super) fn is_of_file(space: u32) -> bool {
+pub(crate) fn is_of_file(space: u32) -> bool {
     space >= SPACES_FROM
 }
 
 impl CopiedFile {
     pub fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// For who reads an error.
+    fn object(&self) -> Object {
+        Object::File { path: self.path().display().to_string() }
     }
 }
 

@@ -1,13 +1,16 @@
 //! An image on its way back to a tree: what is filled in at once, and what follows when it runs.
 
+use super::forks;
 use super::store::Store;
-use super::{Layout, MissingPages, Tree, TreeImage};
+use super::{Layout, MissingPages, ProcessLayout, Tree, TreeImage};
+use crate::clocks::Clocks;
 use crate::error::{Error, Object};
 use crate::memory::fill::Filler;
 use crate::memory::mapping_image::{BackingImage, MappingImage};
 use crate::memory::{PAGE_BYTES, PageSet, PageSink, Run};
 use crate::source::needed_at_once;
-use crate::stage::Stage;
+use crate::stage::{Stage, check};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 
@@ -23,7 +26,7 @@ pub enum Fill {
 #[derive(Debug)]
 pub struct Playback {
     pub layout: Layout,
-    /// With the list of what is missing after [`Playback::fill`].
+    /// With the list of what is missing after [`Playback::stage`].
     pub image: TreeImage,
     store: Store,
 }
@@ -34,32 +37,73 @@ impl Playback {
         let whole = tree.layout.zip(tree.image);
         let (mut layout, mut image) =
             whole.ok_or_else(|| Error::invalid("read the", part(), "it has no layout"))?;
-        // Every space is in the image by itself, also of what was forked.
-        layout.processes.iter_mut().for_each(|process| process.forked_from = 0);
+        check::check(&layout)?;
         image.missing = match fill {
-            Fill::Everything => Vec::new(),
-            Fill::WhatIsNeededAtOnce => missing(&layout, &image, &store)?,
+            Fill::Everything => {
+                forks::mark(&mut layout, &store);
+                Vec::new()
+            }
+            // Pages that are not there yet cannot be shared.
+            Fill::WhatIsNeededAtOnce => {
+                layout.processes.iter_mut().for_each(|process| process.forked_from = 0);
+                missing(&layout, &image, &store)?
+            }
         };
         Ok(Self { layout, image, store })
     }
 
-    /// Puts all pages that are not missing into the stubs.
-    pub fn fill(&self, stage: &Stage) -> Result<(), Error> {
+    /// The shell of the tree, with all pages that are not missing. `offsets`: see
+    /// [`Stage::begin`].
+    pub fn stage(&self, offsets: Clocks) -> Result<Stage, Error> {
+        let generations = forks::generations(&self.layout);
+        let mut stage = Stage::begin(&generations[0], offsets, None)?;
+        let mut filled = BTreeSet::new();
+        self.fill(&stage, &mut filled)?;
+        for layout in &generations[1..] {
+            stage.apply(layout)?;
+            self.fill(&stage, &mut filled)?;
+        }
+        Ok(stage)
+    }
+
+    /// Puts its pages into every space that is there and not filled yet.
+    fn fill(&self, stage: &Stage, filled: &mut BTreeSet<u32>) -> Result<(), Error> {
         let filler = stage.filler();
         let filler = filler.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sink = Filling(&filler);
-        for space in self.store.spaces().filter(|&space| filler.has(space)) {
+        let spaces = self.store.spaces().filter(|&space| filler.has(space));
+        for space in spaces.filter(|&space| filled.insert(space)) {
             let missing = self.image.missing.iter().find(|missing| missing.space == space);
-            match missing {
-                None => self.store.read_all(space, &mut sink)?,
-                Some(missing) => {
+            match (self.fork(space), missing) {
+                (Some(parent), _) => self.fill_fork(&filler, parent, space)?,
+                (None, None) => self.store.read_all(space, &mut Filling(&filler))?,
+                (None, Some(missing)) => {
                     // Also zeros: in a private mapping of a file they are content.
                     let now = self.store.known(space).difference(&missing.pages()?);
-                    now.runs().try_for_each(|run| self.store.read(space, run, &mut sink))?;
+                    self.read(&now, space, &filler)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The space of the parent that it was forked from.
+    fn fork(&self, space: u32) -> Option<u32> {
+        let is_fork = |one: &&ProcessLayout| one.space == space && one.forked_from != 0;
+        self.layout.processes.iter().find(is_fork).map(|one| one.forked_from)
+    }
+
+    /// It has all that its parent has, as far as both have the same mappings. What is the same in
+    /// both stays as it is, shared.
+    fn fill_fork(&self, filler: &Filler, parent: u32, space: u32) -> Result<(), Error> {
+        let (inherited, known) = (filler.stored(space)?, self.store.known(space));
+        let shared = self.store.shared(parent, space).intersection(&inherited);
+        let dropped = |run: Run| filler.dropped(space, run.address, run.pages);
+        inherited.difference(&known).runs().try_for_each(dropped)?;
+        self.read(&known.difference(&shared), space, filler)
+    }
+
+    fn read(&self, pages: &PageSet, space: u32, filler: &Filler) -> Result<(), Error> {
+        pages.runs().try_for_each(|run| self.store.read(space, run, &mut Filling(filler)))
     }
 
     pub fn into_store(self) -> Store {

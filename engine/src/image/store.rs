@@ -82,6 +82,39 @@ impl Store {
         data
     }
 
+    /// The pages of both spaces that are more than zeros and have one place: two processes shared
+    /// them, copy-on-write.
+    pub(super) fn shared(&self, one: u32, other: u32) -> PageSet {
+        let extents = self.index.extents(other);
+        let runs = extents.map(|(address, extent)| Run { address, pages: extent.pages });
+        runs.flat_map(|run| self.shared_within(one, other, run)).collect()
+    }
+
+    fn shared_within(&self, one: u32, other: u32, run: Run) -> Vec<Run> {
+        let mut shared = Vec::new();
+        for (address, Extent { pages, .. }) in self.index.within(one, run) {
+            for (address, extent) in self.index.within(other, Run { address, pages }) {
+                // No longer than either of them, so there is just one.
+                let run = Run { address, pages: extent.pages };
+                let Some((_, theirs)) = self.index.within(one, run).into_iter().next() else {
+                    continue;
+                };
+                match (theirs.place, extent.place, &self.parent) {
+                    (Place::Block { .. }, place, _) if place == theirs.place => shared.push(run),
+                    (
+                        Place::Parent { space: one },
+                        Place::Parent { space: other },
+                        Some(parent),
+                    ) => {
+                        shared.extend(parent.shared_within(one, other, run));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        shared
+    }
+
     /// Bytes that its own file takes on the disk, and pages of memory that are in it.
     pub fn size(&self) -> Size {
         let blocks = self.index.blocks().iter();

@@ -1,6 +1,7 @@
 //! An image that was written into a directory, opened and checked: nothing of it is trusted.
 
 use super::directory::{Finished, INDEX, MANIFEST, PAGES, TREE, is_image};
+use super::forks;
 use super::framed::{self, Digest, Framed};
 use super::keys::Identities;
 use super::manifest::{Manifest, Parent, Tree};
@@ -8,6 +9,7 @@ use super::playback::{Fill, Playback};
 use super::store::Store;
 use super::{decode, expansion};
 use crate::error::{Error, Object};
+use crate::stage::check;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -105,6 +107,17 @@ impl StoredImage {
         &self.store
     }
 
+    /// Of memory that it needs when it is restored.
+    pub fn memory_pages(&self, fill: Fill) -> u64 {
+        let all = self.store.size().pages;
+        let layout = self.tree.layout.as_ref().filter(|layout| check::check(layout).is_ok());
+        match (fill, layout) {
+            (Fill::Everything, Some(layout)) => all - forks::shared_pages(layout, &self.store),
+            // What comes by fault comes for each by itself.
+            _ => all,
+        }
+    }
+
     /// Every byte of it and of its parents is read.
     pub fn verify(&self) -> Result<(), Error> {
         self.store.verify()?;
@@ -112,7 +125,7 @@ impl StoredImage {
         let part = || Object::Image { part: "tree".to_owned() };
         let layout =
             layout.ok_or_else(|| Error::invalid("read the", part(), "it has no layout"))?;
-        crate::stage::check::check(layout)
+        check::check(layout)
     }
 
     pub fn play_back(self, fill: Fill) -> Result<Playback, Error> {

@@ -12,7 +12,6 @@ use crate::kinds::Rules;
 use crate::memory::lazy::LazyMemory;
 use crate::restore;
 use crate::source::{Along, Before, Later, Source};
-use crate::stage::Stage;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -47,8 +46,7 @@ fn goes_on_from_a_directory(fill: Fill, (recipients, identities): (Recipients, I
     dump(child.child(), &path, recipients);
     let playback = StoredImage::open(&path, &identities).unwrap().play_back(fill).unwrap();
     let clocks = playback.image.clocks.unwrap().minus(Clocks::of_this_host().unwrap());
-    let stage = Stage::begin(&playback.layout, clocks, None).unwrap();
-    playback.fill(&stage).unwrap();
+    let stage = playback.stage(clocks).unwrap();
     let mut restored = restore::build(stage, &playback.image).unwrap();
     let spaces = std::mem::take(&mut restored.lazy);
     assert_eq!(spaces.is_empty(), fill == Fill::Everything);

@@ -26,7 +26,7 @@ use crate::stage::{kept_by_fork, session_needed};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One MiB. Holding back costs a round, and making a stub again some hundred microseconds.
-const WORTH_PAGES: u64 = 256;
+pub(crate) const WORTH_PAGES: u64 = 256;
 
 /// What follows the round that a layout is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Family<'_> {
 /// Whether its stub can be ended and forked again at the destination, with all that descend from
 /// it: an id is not free while it names a group or session of somebody else, and a session is
 /// inherited.
-fn can_be_made_anew(layouts: &[ProcessLayout], child: usize) -> bool {
+pub(crate) fn can_be_made_anew(layouts: &[ProcessLayout], child: usize) -> bool {
     let child = &layouts[child];
     let ids = with_descendants(layouts, child.pid);
     let mut others = layouts.iter().filter(|other| !ids.contains(&other.pid));

@@ -1,6 +1,6 @@
 //! A restore from the image to a tree that runs.
 
-use super::original;
+use super::{files, original};
 use crate::attempt::new_id;
 use crate::cli::{Connections, Restore};
 use crate::ending::Ending;
@@ -11,8 +11,7 @@ use crate::output::Output;
 use crate::spare_ids;
 use engine::clocks::Clocks;
 use engine::descriptors::{self, DescriptorsImage};
-use engine::host::Host;
-use engine::image::copied::{self, PutIn};
+use engine::image::copied::PutIn;
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
 use engine::inventory::{self, Inventory};
@@ -20,16 +19,17 @@ use engine::memory::PAGE_BYTES;
 use engine::memory::holder::Holder;
 use engine::memory::lazy::LazyMemory;
 use engine::restore::{self, Restored};
-use engine::stage::Stage;
 use engine::{Error, Object, OnObject as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Refusal;
 use protocol::version::{Hello, Mismatch, Offered, What, agree, lacking};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long the last processes of a tree that has ended may take to be gone.
@@ -64,15 +64,21 @@ impl Course {
     /// Opens the image and looks whether this host can take the tree.
     pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
         let began = Instant::now();
-        let image = StoredImage::open(&restore.directory, &restore.opening.identities()?)?;
+        let (image, ours) = thread::scope(|scope| {
+            // It tries out what the kernel can, which takes as long as reading the image.
+            let ours = scope.spawn(hello::of_this_host);
+            let identities = restore.opening.identities()?;
+            let image = StoredImage::open(&restore.directory, &identities)?;
+            Ok::<_, Ending>((image, ours.join().unwrap_or_else(|panic| resume_unwind(panic))?))
+        })?;
         let is_cut_off = restore.tcp != Connections::Established;
+        let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
         // Whoever looks for a file of the tree finds it; what is refused takes them back.
-        let (put_in, mut refusals) = put_in(&image, restore)?;
-        refusals.extend(judge(&image, is_cut_off)?);
+        let (put_in, mut refusals) = files::put_in(&image, restore)?;
+        refusals.extend(judge(&image, &ours, fill, is_cut_off)?);
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
-        let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
         let mut playback = image.play_back(fill)?;
         let tells = restore.tcp == Connections::Reset;
         let dismissed = playback.image.descriptors.clone().filter(|_| tells);
@@ -85,14 +91,14 @@ impl Course {
     /// Where it fails, nothing of the tree is left.
     pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
         let Self { playback, dismissed, put_in, began } = self;
+        let holder = (!playback.image.missing.is_empty()).then(|| HolderToBe::new(restore));
         let seen = playback.image.clocks.unwrap_or_default();
         let offsets = seen.minus(Clocks::of_this_host()?);
-        let stage = Stage::begin(&playback.layout, offsets, None)?;
-        playback.fill(&stage)?;
+        let stage = playback.stage(offsets)?;
         let mut restored = restore::build(stage, &playback.image)?;
         let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
         let highest_id = playback.layout.ids().max();
-        let lazy = serve_what_is_missing(&mut restored, playback, &restore.state.state)?;
+        let lazy = serve_what_is_missing(&mut restored, playback, holder)?;
         if let Some(path) = &restore.pidfile {
             let object = || Object::File { path: path.display().to_string() };
             fs::write(path, format!("{pid}\n")).on("write the process id into", object)?;
@@ -105,7 +111,7 @@ impl Course {
         restored.run().inspect_err(|_| end_all(&pids))?;
         let took = began.elapsed();
         let mut notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
-        notes.extend(keep(put_in));
+        notes.extend(files::keep(put_in));
         Ok(Running { pid, lazy, took, missing_pages, notes })
     }
 }
@@ -117,25 +123,6 @@ fn dismiss(connections: &DescriptorsImage) -> Vec<String> {
     match descriptors::dismiss(connections) {
         Ok(errors) => errors.into_iter().map(untold).collect(),
         Err(error) => vec![untold(error)],
-    }
-}
-
-fn put_in(image: &StoredImage, restore: &Restore) -> Result<(PutIn, Vec<Refusal>), Error> {
-    if !restore.copy_files {
-        return Ok((PutIn::default(), Vec::new()));
-    }
-    let (put_in, refusals) = copied::put_in(image)?;
-    Ok((put_in, refusals.iter().map(refusal).collect()))
-}
-
-/// The tree runs, and may need them.
-fn keep(put_in: PutIn) -> Option<String> {
-    let files = put_in.files();
-    put_in.keep();
-    match files {
-        0 => None,
-        1 => Some("1 file was put in that was missing here.".to_owned()),
-        _ => Some(format!("{files} files were put in that were missing here.")),
     }
 }
 
@@ -151,17 +138,29 @@ fn end_all(pids: &[i32]) {
 fn serve_what_is_missing(
     restored: &mut Restored,
     playback: Playback,
-    state: &Path,
+    holder: Option<HolderToBe>,
 ) -> Result<Option<Lazy>, Error> {
     let spaces = std::mem::take(&mut restored.lazy);
-    if spaces.is_empty() {
-        return Ok(None);
-    }
-    let holder = Arc::new(start_holder(state)?);
+    let Some(holder) = holder else { return Ok(None) };
+    let holder = Arc::new(holder.ready()?);
     restored.pids().into_iter().try_for_each(|pid| holder.watch_process(pid))?;
     let (wanted, served) = Served::new(playback.into_store());
     let memory = Arc::new(LazyMemory::start(spaces, wanted, Some(Arc::clone(&holder)))?);
     Ok(Some(Lazy { served, memory, holder }))
+}
+
+/// The holder starts while the tree is built.
+struct HolderToBe(JoinHandle<Result<Holder, Error>>);
+
+impl HolderToBe {
+    fn new(restore: &Restore) -> Self {
+        let state = restore.state.state.clone();
+        Self(thread::spawn(move || start_holder(&state)))
+    }
+
+    fn ready(self) -> Result<Holder, Error> {
+        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
 }
 
 fn start_holder(state: &Path) -> Result<Holder, Error> {
@@ -205,24 +204,28 @@ impl RestoreSummary {
 }
 
 /// The same questions that a destination asks of a source.
-fn judge(image: &StoredImage, is_cut_off: bool) -> Result<Vec<Refusal>, Ending> {
+fn judge(
+    image: &StoredImage,
+    ours: &Hello,
+    fill: Fill,
+    is_cut_off: bool,
+) -> Result<Vec<Refusal>, Ending> {
     let manifest = image.manifest();
-    let (ours, theirs) = (hello::of_this_host()?, decode::<Hello>("host", &manifest.host)?);
-    let mut mismatches: Vec<Mismatch> = agree(&theirs, &ours).err().unwrap_or_default();
-    mismatches.extend(lacking(What::Kind, &offered(&manifest.kinds), &ours));
-    mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), &ours));
-    let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(&ours)).collect();
+    let theirs: Hello = decode("host", &manifest.host)?;
+    let mut mismatches: Vec<Mismatch> = agree(&theirs, ours).err().unwrap_or_default();
+    mismatches.extend(lacking(What::Kind, &offered(&manifest.kinds), ours));
+    mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), ours));
+    let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(ours)).collect();
     refusals.extend(original::stands_still(image, &theirs.host, &ours.host));
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
-    // Every page of every process: what they shared they do not share again.
-    let memory_bytes = image.store().size().pages * PAGE_BYTES;
+    let memory_bytes = image.memory_pages(fill) * PAGE_BYTES;
     let layout = image.tree().layout.clone();
     let mut inventory = Inventory { layout, memory_bytes, ..inventory };
     if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
         descriptors::cut_off(outline)?;
     }
-    let found = inventory::judge(&inventory, Host::look()?.free_memory_bytes)?;
+    let found = inventory::judge(&inventory, ours.host.free_memory_bytes)?;
     refusals.extend(found.iter().map(refusal));
     Ok(refusals)
 }

@@ -3,12 +3,12 @@
 //! A file gets its name when it is whole, and only if nothing else has that name by then. Whatever comes
 //! in between takes them all away again: they are there when the tree runs, or not at all.
 
-use super::copier::next_data;
+use super::compare::{Here, look, within};
 use super::{Access, Copied, CopiedDirectory, CopiedFile, Times};
 use crate::error::{Error, Object, OnObject as _};
 use crate::image::StoredImage;
 use crate::image::store::Store;
-use crate::memory::{DATA_BYTES_MAX, PageSink};
+use crate::memory::PageSink;
 use crate::paths;
 use crate::refusal::Refusal;
 use nix::errno::Errno;
@@ -60,49 +60,13 @@ pub fn put_in(image: &StoredImage) -> Result<(PutIn, Vec<Refusal>), Error> {
     Ok((put_in, refusals))
 }
 
-enum Here {
-    Missing,
-    /// Whatever else may be wrong with it is seen where every file of the tree is looked at.
-    AsItIs,
-    Differs(String),
-}
-
-fn look(wanted: &CopiedFile, store: &Store) -> Result<Here, Error> {
-    let found = match paths::look(&wanted.path).and_then(|place| place.metadata()) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Here::Missing),
-        Err(error) => return Ok(Here::Differs(format!("cannot be looked at here: {error}"))),
-    };
-    if !found.is_file() {
-        return Ok(Here::Differs("is no regular file here".to_owned()));
-    }
-    if found.len() != wanted.size {
-        return Ok(Here::AsItIs);
-    }
-    let file = match paths::open_regular(&wanted.path, libc::O_RDONLY) {
-        Ok(file) => File::from(file),
-        Err(error) => return Ok(Here::Differs(format!("cannot be read here: {error}"))),
-    };
-    let mut same = Same { file: &file, size: wanted.size, at: 0, is_same: true };
-    store.read_all(wanted.space, &mut same)?;
-    let is_same = same.is_same && same.is_zero_until(wanted.size).on("read", || object(wanted))?;
-    Ok(match is_same {
-        true => Here::AsItIs,
-        false => Here::Differs("has other content here than in the image".to_owned()),
-    })
-}
-
 fn refusal(file: &CopiedFile, why: &str) -> Refusal {
     Refusal {
-        object: object(file),
+        object: file.object(),
         reason: why.to_owned(),
         advice: "Move it away, or restore without `--copy-files` if it is the right one."
             .to_owned(),
     }
-}
-
-fn object(file: &CopiedFile) -> Object {
-    Object::File { path: file.path().display().to_string() }
 }
 
 impl PutIn {
@@ -147,7 +111,7 @@ impl PutIn {
     }
 
     fn make(&mut self, wanted: &CopiedFile, store: &Store) -> Result<(), Error> {
-        let object = || object(wanted);
+        let object = || wanted.object();
         let (directory, name) = place(&wanted.path).on("find the directory of", object)?;
         let (file, has_name) = new_file(&directory, name).on("make", object)?;
         let found = file.metadata().on("look at", object)?;
@@ -249,59 +213,6 @@ struct Filling<'a> {
 impl PageSink for Filling<'_> {
     fn data(&mut self, _: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(within(bytes, address, self.size), address)
-    }
-
-    fn zero(&mut self, _: u32, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn dropped(&mut self, _: u32, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The last page of a file is filled with zeros behind its end.
-fn within(bytes: &[u8], address: u64, size: u64) -> &[u8] {
-    let left = usize::try_from(size.saturating_sub(address)).unwrap_or(usize::MAX);
-    &bytes[..bytes.len().min(left)]
-}
-
-/// Compares a file with what it is handed, which comes by rising offset; between that are zeros.
-struct Same<'a> {
-    file: &'a File,
-    size: u64,
-    at: u64,
-    is_same: bool,
-}
-
-impl Same<'_> {
-    fn is_zero_until(&mut self, end: u64) -> io::Result<bool> {
-        let mut room = vec![0; DATA_BYTES_MAX];
-        while let Some((from, until)) = next_data(self.file, self.at, end)? {
-            let length = usize::try_from(until - from).map_or(room.len(), |n| n.min(room.len()));
-            self.file.read_exact_at(&mut room[..length], from)?;
-            if room[..length].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            self.at = from + length as u64;
-        }
-        self.at = self.at.max(end);
-        Ok(true)
-    }
-}
-
-impl PageSink for Same<'_> {
-    fn data(&mut self, _: u32, address: u64, bytes: &[u8]) -> io::Result<()> {
-        if !self.is_same {
-            return Ok(());
-        }
-        let wanted = within(bytes, address, self.size);
-        let mut here = vec![0; wanted.len()];
-        self.is_same = self.is_zero_until(address)?;
-        // One that has become shorter meanwhile is not the same either.
-        self.is_same &= self.file.read_exact_at(&mut here, address).is_ok() && here == wanted;
-        self.at = address + wanted.len() as u64;
-        Ok(())
     }
 
     fn zero(&mut self, _: u32, _: u64, _: u64) -> io::Result<()> {
