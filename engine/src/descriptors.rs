@@ -27,7 +27,9 @@ pub(crate) mod trip;
 
 use crate::kinds::DescriptionImage;
 pub use capture::{capture, outline};
-pub use create::{Awaiting, Made, check, create, cut_off, finish, flows_of, identities, paths};
+pub use create::{
+    Awaiting, Made, check, create, cut_off, dismiss, finish, flows_of, identities, paths,
+};
 pub use describe::{At, Described, describe};
 pub use examine::examine;
 pub use install::{connect, install, numbers_needed};

@@ -9,7 +9,9 @@
 
 mod buffer;
 mod codec;
+pub mod copied;
 mod directory;
+mod expansion;
 mod file;
 mod forks;
 mod framed;
@@ -25,6 +27,7 @@ mod stored;
 mod writer;
 
 pub use buffer::Buffer;
+pub use directory::sync_directory;
 pub use framed::VERSION;
 pub use keys::{Identities, Recipients};
 pub use manifest::{Manifest, Tree};

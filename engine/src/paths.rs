@@ -74,6 +74,11 @@ pub(crate) fn look(path: &[u8]) -> io::Result<File> {
     at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
 }
 
+/// The place of a directory, through links that this host has.
+pub(crate) fn directory(path: &[u8]) -> io::Result<File> {
+    at(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+}
+
 /// A regular file that no process of the tree is needed for: code, or what is mapped.
 pub(crate) fn open_regular(path: &[u8], flags: i32) -> io::Result<OwnedFd> {
     open(path, libc::S_IFREG, flags, &|_| false).map(OwnedFd::from)

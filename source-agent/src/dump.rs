@@ -2,6 +2,7 @@
 //! another host.
 
 mod course;
+mod files;
 
 use crate::claim::Claim;
 use crate::cli::{Dump, Moving};
@@ -16,6 +17,7 @@ use course::Course;
 pub(crate) use course::Dumped;
 use engine::image::{Manner, Writer};
 use engine::inventory::Counting;
+use files::Files;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
     let looked = inspection::look(dump.pid, dump.rules.into(), counting, Moving::default())?;
     let Looked { outcome, notes } = looked;
     let inspection = outcome.map_err(Ending::Refused)?;
+    let files = Files::named_by(&inspection, dump.file_bytes_max())?;
     let compress = dump.compress != Compress::None;
     let manner = Manner {
         compress,
@@ -65,7 +68,7 @@ fn perform(dump: Dump, interrupt: &Interrupt) -> Result<Dumped, Ending> {
         identities: dump.opening.identities()?,
     };
     let writer = Writer::create(&dump.directory, &manner)?;
-    let course = Course::begin(&dump, &inspection, interrupt)?;
+    let course = Course::begin(&dump, &inspection, files, interrupt)?;
     let mut dumped = course.run(writer, dump.afterwards())?;
     dumped.notes = notes.iter().map(ToString::to_string).collect();
     Ok(dumped)

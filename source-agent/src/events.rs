@@ -97,6 +97,9 @@ pub(crate) struct DumpSummary {
     pub(crate) rounds: u32,
     /// In the image and its parents, without zeros.
     pub(crate) memory_bytes: u64,
+    /// That were copied into it.
+    pub(crate) files: usize,
+    pub(crate) file_bytes: u64,
     /// How long the tree stood still; of one that does not go on, until all of it was taken down.
     pub(crate) frozen_ms: f64,
 }
@@ -247,9 +250,14 @@ mod tests {
             Event::Failure { .. } => Some(Event::Summary(summary())),
             Event::Summary(_) => {
                 let directory = text();
-                let (rounds, memory_bytes, frozen_ms) = (1, 2, 3.5);
-                let dumped = DumpSummary { directory, rounds, memory_bytes, frozen_ms };
-                Some(Event::Dumped(dumped))
+                Some(Event::Dumped(DumpSummary {
+                    directory,
+                    rounds: 1,
+                    memory_bytes: 2,
+                    files: 3,
+                    file_bytes: 4,
+                    frozen_ms: 5.5,
+                }))
             }
             Event::Dumped(_) => {
                 let restored = RestoreSummary { pid: 1, elapsed_ms: 2.5, missing_pages: 3 };

@@ -1,5 +1,6 @@
 //! `migrate image`: what there is to say of an image without restoring it.
 
+mod harmless;
 mod show;
 
 use crate::cli::{ImageStep, Merge, OneImage};
@@ -8,8 +9,10 @@ use crate::complaint::Complaint;
 use crate::output::print;
 use anyhow::Result;
 use engine::Object;
+use engine::image::copied::Copied;
 use engine::image::{Manifest, Manner, StoredImage, Tree, Writer, decode};
 use engine::memory::PAGE_BYTES;
+use harmless::harmless;
 use protocol::version::Hello;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -24,7 +27,7 @@ pub(crate) fn run(step: ImageStep) -> Result<ExitCode> {
     };
     Ok(match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Complaint::failed(format!("{error}: {}", error.source)).say(),
+        Err(error) => Complaint::failed(harmless(&format!("{error}: {}", error.source))).say(),
     })
 }
 
@@ -42,6 +45,8 @@ struct Info {
     threads: u32,
     memory_bytes: u64,
     stored_bytes: u64,
+    files: usize,
+    file_bytes: u64,
     parent: Option<String>,
     is_encrypted: bool,
 }
@@ -53,9 +58,10 @@ impl Info {
         let layout = image.tree().layout.clone().unwrap_or_default();
         let size = image.store().size();
         let parent = manifest.parent.as_ref();
+        let copied = image.tree().copied.as_ref();
         Ok(Self {
             directory: image.path().display().to_string(),
-            format: engine::image::VERSION,
+            format: image.version(),
             dumped_at_ms: manifest.dumped_at_ms,
             hostname: host.hostname,
             kernel: host.kernel_release,
@@ -65,6 +71,8 @@ impl Info {
             threads: manifest.inventory.as_ref().map_or(0, |inventory| inventory.thread_count),
             memory_bytes: size.pages * PAGE_BYTES,
             stored_bytes: size.stored_bytes,
+            files: copied.map_or(0, |copied| copied.files.len()),
+            file_bytes: copied.map_or(0, Copied::bytes),
             parent: parent.map(|parent| String::from_utf8_lossy(&parent.path).into_owned()),
             is_encrypted: image.is_sealed(),
         })
@@ -84,8 +92,10 @@ impl Info {
                 self.stored_bytes >> 20
             ),
         ];
+        let files = || format!("  {} files with {} MiB", self.files, self.file_bytes >> 20);
+        lines.extend((self.files > 0).then(files));
         lines.extend(self.parent.iter().map(|parent| format!("  needs {parent}")));
-        lines
+        lines.iter().map(|line| harmless(line)).collect()
     }
 }
 
@@ -105,7 +115,7 @@ fn verify(one: &OneImage) -> Result<(), engine::Error> {
     let directory = image.path().display();
     match one.json {
         true => print(&serde_json::json!({ "directory": directory.to_string() }).to_string()),
-        false => print(&format!("{directory} is as it was written.")),
+        false => print(&harmless(&format!("{directory} is as it was written."))),
     }
     Ok(())
 }
@@ -135,4 +145,32 @@ fn merge(wanted: &Merge) -> Result<(), engine::Error> {
     let megabytes = (pages * PAGE_BYTES) >> 20;
     print(&format!("Merged into {}: {megabytes} MiB of memory.", wanted.into.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::image::Identities;
+    use std::path::Path;
+
+    fn golden() -> Info {
+        let golden = Path::new("../tests/golden/image-v1/second");
+        Info::of(&StoredImage::open(golden, &Identities::default()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_format_is_that_of_the_image_and_not_the_newest() {
+        let info = golden();
+        assert_eq!(info.format, 1);
+        assert!(info.lines()[0].ends_with("(format 1)"), "{:?}", info.lines());
+    }
+
+    #[test]
+    fn a_name_in_an_image_does_not_speak_to_the_terminal() {
+        let evil = "host\x1b[2J\nImage fine".to_owned();
+        let info = Info { hostname: evil.clone(), parent: Some(evil), ..golden() };
+        let lines = info.lines();
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("host\\u{1b}[2J\\nImage fine")), "{lines:?}");
+    }
 }

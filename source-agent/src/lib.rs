@@ -27,6 +27,7 @@ mod duplicate;
 mod ending;
 mod engine_thread;
 mod events;
+mod exit_code;
 mod faults;
 mod frames;
 #[cfg(fuzzing)]

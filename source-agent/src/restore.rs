@@ -2,12 +2,15 @@
 
 pub(crate) mod another;
 mod course;
+mod files;
 mod foreground;
+mod original;
 pub(crate) mod seclusion;
 
 use crate::cli::{Hold, Restore};
 use crate::complaint::only_root;
 use crate::ending::{Ending, Purpose};
+use crate::events::Event;
 use crate::output::Output;
 use crate::signals::Signals;
 use anyhow::{Context as _, Result};
@@ -46,6 +49,10 @@ async fn here(restore: Restore) -> Result<ExitCode> {
         Err(ending) => return Ok(tell(&ending, &output)),
     };
     let root = running.pid;
+    for note in &running.notes {
+        output.event(&Event::Note { text: note.clone() });
+        output.text(&format!("Note: {note}"));
+    }
     match is_for_another {
         true => another::say_that_it_runs(&running),
         false => running.summary().tell(&output),

@@ -105,6 +105,16 @@ pub fn cut_off(image: &mut DescriptorsImage) -> Result<(), Error> {
     Ok(())
 }
 
+/// Tells the peers of all connections that these are over. What nobody could be told, and why.
+pub fn dismiss(image: &DescriptorsImage) -> Result<Vec<Error>, Error> {
+    let mut untold = Vec::new();
+    for object in &image.objects {
+        let told = (kind_of(object)?.dismiss)(&object.bytes)?;
+        untold.extend(told.and_then(Result::err));
+    }
+    Ok(untold)
+}
+
 /// Makes every object, with the flags and offsets of its descriptions, and then joins them. The
 /// processes of the tree must exist (a pidfd is opened here); our limit on open files must admit
 /// one for each.

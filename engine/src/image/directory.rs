@@ -144,10 +144,10 @@ impl Unfinished {
         let mut unfinished = whole.clone().into_os_string();
         unfinished.push(UNFINISHED);
         framed::write(Path::new(&unfinished), &self.recipients, MANIFEST, manifest)?;
-        sync(&self.path).on("write", || self.object())?;
+        sync_directory(&self.path).on("write", || self.object())?;
         fs::rename(&unfinished, &whole).on("finish", || self.object())?;
-        sync(&self.path).on("finish", || self.object())?;
-        self.path.parent().map_or(Ok(()), sync).on("finish", || self.object())?;
+        sync_directory(&self.path).on("finish", || self.object())?;
+        self.path.parent().map_or(Ok(()), sync_directory).on("finish", || self.object())?;
         self.is_finished = true;
         Ok(())
     }
@@ -195,7 +195,8 @@ fn clear(directory: &Path) -> Result<(), Error> {
     })
 }
 
-fn sync(directory: &Path) -> io::Result<()> {
+/// What was named, renamed or removed in it is so after a power cut as well.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

@@ -51,11 +51,25 @@ pub(super) fn write(
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
-/// The message, and the digest of the whole file.
-pub(super) fn read(file: &Input, what: &str) -> Result<(Vec<u8>, Digest), Error> {
+/// What a file holds that is one message.
+pub(super) struct Framed {
+    pub(super) message: Vec<u8>,
+    /// Of the whole file.
+    pub(super) digest: Digest,
+    /// In which it is written.
+    pub(super) version: u32,
+}
+
+pub(super) fn read(file: &Input, what: &str) -> Result<Framed, Error> {
     let bytes = file.read(BYTES_MAX)?;
     let message = decode(what, &bytes).map_err(|why| Error::invalid("read", file.object(), why))?;
-    Ok((message.to_vec(), *blake3::hash(&bytes).as_bytes()))
+    let (message, digest) = (message.to_vec(), *blake3::hash(&bytes).as_bytes());
+    Ok(Framed { message, digest, version: version_of(&bytes) })
+}
+
+/// 0 of one that is cut off before it.
+fn version_of(bytes: &[u8]) -> u32 {
+    bytes.get(16..20).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 pub(super) fn encode(what: &str, message: &[u8]) -> Vec<u8> {
@@ -78,7 +92,7 @@ pub(super) fn decode<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], String
     if &header[..8] != MAGIC {
         return Err("it is not of an image of migrate".to_owned());
     }
-    let version = u32::from_le_bytes(header[16..20].try_into().unwrap_or_default());
+    let version = version_of(bytes);
     if !(VERSION_MIN..=VERSION).contains(&version) {
         return Err(format!(
             "its format is version {version}, and here {VERSION_MIN} to {VERSION} are known"

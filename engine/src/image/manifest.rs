@@ -1,5 +1,6 @@
 //! What an image says of itself. It is written last: a directory without it holds no image.
 
+use super::copied::Copied;
 use super::{Layout, TreeImage};
 use crate::inventory::Inventory;
 
@@ -51,11 +52,14 @@ pub struct Parent {
     pub digest: Vec<u8>,
 }
 
-/// All of a tree but its memory.
+/// All of a tree but its memory and the content of its files.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Tree {
     #[prost(message, optional, tag = "1")]
     pub layout: Option<Layout>,
     #[prost(message, optional, tag = "2")]
     pub image: Option<TreeImage>,
+    /// Files of the tree, if it was dumped with them.
+    #[prost(message, optional, tag = "3")]
+    pub copied: Option<Copied>,
 }

@@ -2,6 +2,7 @@
 
 use super::PAGE;
 use super::codec::unpack;
+use super::copied::is_of_file;
 use super::file::Input;
 use super::index::{Block, Extent, Index, Place};
 use crate::error::{Error, Object, OnObject as _};
@@ -43,6 +44,11 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The spaces that are no file's.
+    fn memory(&self) -> impl Iterator<Item = u32> + '_ {
+        self.spaces().filter(|&space| !is_of_file(space))
     }
 
     pub fn spaces(&self) -> impl Iterator<Item = u32> + '_ {
@@ -109,12 +115,12 @@ impl Store {
         shared
     }
 
-    /// Bytes that its own file takes on the disk, and bytes of memory that are in it.
+    /// Bytes that its own file takes on the disk, and pages of memory that are in it.
     pub fn size(&self) -> Size {
         let blocks = self.index.blocks().iter();
         Size {
             stored_bytes: blocks.map(|block| u64::from(block.stored)).sum(),
-            pages: self.index.spaces().map(|space| self.data(space).pages()).sum(),
+            pages: self.memory().map(|space| self.data(space).pages()).sum(),
         }
     }
 

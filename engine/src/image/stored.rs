@@ -1,13 +1,13 @@
 //! An image that was written into a directory, opened and checked: nothing of it is trusted.
 
-use super::decode;
 use super::directory::{Finished, INDEX, MANIFEST, PAGES, TREE, is_image};
 use super::forks;
-use super::framed::{self, Digest};
+use super::framed::{self, Digest, Framed};
 use super::keys::Identities;
 use super::manifest::{Manifest, Parent, Tree};
 use super::playback::{Fill, Playback};
 use super::store::Store;
+use super::{decode, expansion};
 use crate::error::{Error, Object};
 use crate::stage::check;
 use std::ffi::OsStr;
@@ -21,6 +21,7 @@ const PARENTS_MAX: usize = 64;
 pub struct StoredImage {
     path: PathBuf,
     is_sealed: bool,
+    version: u32,
     digest: Digest,
     manifest: Manifest,
     tree: Tree,
@@ -47,15 +48,18 @@ impl StoredImage {
     ) -> Result<Self, Error> {
         let directory = Finished::find(path, identities)?;
         let path = directory.path();
-        let (manifest, digest) = framed::read(&directory.open(MANIFEST)?, MANIFEST)?;
+        let Framed { message, digest, version } =
+            framed::read(&directory.open(MANIFEST)?, MANIFEST)?;
         if expected.is_some_and(|expected| expected != digest) {
             let object = Object::File { path: path.display().to_string() };
             let why = "it is another image than the one that was the parent";
             return Err(Error::invalid("read the parent", object, why));
         }
-        let manifest: Manifest = decode("manifest", &manifest)?;
+        expansion::check("manifest", &message, &expansion::MANIFEST)?;
+        let manifest: Manifest = decode("manifest", &message)?;
         let tree = part(&directory, TREE, &manifest.tree_digest)?;
-        let tree = decode("tree", &tree)?;
+        expansion::check("tree", &tree, &expansion::TREE)?;
+        let tree: Tree = decode("tree", &tree)?;
         let index = part(&directory, INDEX, &manifest.index_digest)?;
         let parent = manifest.parent.as_ref();
         let parent = parent.map(|parent| open_parent(path, parent, identities, parents));
@@ -67,13 +71,19 @@ impl StoredImage {
             return Err(Error::invalid("read", pages.object(), why));
         }
         let store = Store::open(pages, &index, parent)?;
+        tree.copied.as_ref().map_or(Ok(()), |copied| copied.check(&store))?;
         let is_sealed = directory.is_sealed();
-        Ok(Self { path: path.to_owned(), is_sealed, digest, manifest, tree, store })
+        Ok(Self { path: path.to_owned(), is_sealed, version, digest, manifest, tree, store })
     }
 
     /// Nobody reads it without an identity.
     pub fn is_sealed(&self) -> bool {
         self.is_sealed
+    }
+
+    /// The version of the format in which it was written.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     pub fn path(&self) -> &Path {
@@ -125,9 +135,9 @@ impl StoredImage {
 
 fn part(directory: &Finished<'_>, name: &str, expected: &[u8]) -> Result<Vec<u8>, Error> {
     let file = directory.open(name)?;
-    let (bytes, digest) = framed::read(&file, name)?;
+    let Framed { message, digest, .. } = framed::read(&file, name)?;
     match digest == expected {
-        true => Ok(bytes),
+        true => Ok(message),
         false => Err(Error::invalid("read", file.object(), "it belongs to another image")),
     }
 }

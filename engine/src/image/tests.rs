@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+mod copied;
 mod documented;
 mod golden;
 mod sealed;
@@ -35,7 +36,7 @@ fn tree() -> Tree {
         ..ProcessLayout::default()
     };
     let layout = Layout { processes: vec![process], ..Layout::default() };
-    Tree { layout: Some(layout), image: Some(super::TreeImage::default()) }
+    Tree { layout: Some(layout), image: Some(super::TreeImage::default()), copied: None }
 }
 
 /// Text, which can be compressed, and noise, which cannot.

@@ -1,6 +1,7 @@
 //! Writing a tree into a directory: pages round by round as they are sent to it, the rest at last.
 
 use super::codec::Packer;
+use super::copied::is_of_file;
 use super::directory::{INDEX, PAGES, TREE, Unfinished};
 use super::file::Output;
 use super::index::{Block, Index, Place};
@@ -77,8 +78,7 @@ impl Writer {
         let processes = layout.processes.iter().map(|process| process.space);
         let wanted: BTreeSet<u32> =
             processes.chain(layout.shared.iter().map(|object| object.space)).collect();
-        let dead = self.index.retain_spaces(|space| wanted.contains(&space));
-        self.give_back(dead);
+        self.retain(|space| is_of_file(space) || wanted.contains(&space));
         if let Some(parent) = &mut self.parent {
             parent.recognise(layout);
         }
@@ -86,12 +86,15 @@ impl Writer {
     }
 
     /// Makes it whole. `manifest` says what the caller knows of the tree and of its host. Returns how
-    /// many pages there are that are more than zeros, with those of its parents.
+    /// many pages of memory there are that are more than zeros, with those of its parents.
     pub fn finish(mut self, tree: &Tree, manifest: Manifest) -> Result<u64, Error> {
         if let Some(layout) = &tree.layout {
             self.shape(layout)?;
             self.check_places(layout)?;
         }
+        let files = tree.copied.iter().flat_map(|copied| &copied.files);
+        let files: BTreeSet<u32> = files.map(|file| file.space).collect();
+        self.retain(|space| !is_of_file(space) || files.contains(&space));
         let tree_digest = self.directory.write(TREE, &tree.encode_to_vec())?;
         let index_digest = self.directory.write(INDEX, &self.index.encode())?;
         let pages = self.directory.path_of(PAGES);
@@ -108,7 +111,7 @@ impl Writer {
             parent,
             ..manifest
         };
-        let spaces = self.index.spaces();
+        let spaces = self.index.spaces().filter(|&space| !is_of_file(space));
         let extents = spaces.flat_map(|space| self.index.extents(space));
         let data = extents.filter(|(_, extent)| extent.place != Place::Zeros);
         let pages = data.map(|(_, extent)| extent.pages).sum();
@@ -133,6 +136,18 @@ impl Writer {
                 }
             }
         })
+    }
+
+    /// Which files are going to be copied, and the space of each: those of the parent are known again.
+    pub fn recognise_files(&mut self, files: &[(PathBuf, u32)]) {
+        if let Some(known) = &mut self.parent {
+            known.recognise_files(files);
+        }
+    }
+
+    fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        let dead = self.index.retain_spaces(is_wanted);
+        self.give_back(dead);
     }
 
     fn give_back(&self, dead: Vec<Block>) {
@@ -183,6 +198,14 @@ fn keep_secret(parent: &StoredImage, recipients: &Recipients) -> Result<(), Erro
 }
 
 impl Known {
+    fn recognise_files(&mut self, files: &[(PathBuf, u32)]) {
+        let ours = self.image.tree().copied.iter().flat_map(|copied| &copied.files);
+        let ours: BTreeMap<&Path, u32> = ours.map(|file| (file.path(), file.space)).collect();
+        for (path, space) in files {
+            self.spaces.extend(ours.get(&**path).map(|same| (*space, *same)));
+        }
+    }
+
     /// Processes by their ids, shared objects by what they are and their order. To be wrong costs
     /// space and nothing else: what is not the same is written.
     fn recognise(&mut self, layout: &Layout) {

@@ -20,6 +20,7 @@ type Describe = fn(&[u8], &DescriptionImage) -> Result<String, Error>;
 type Identities = fn(&[u8]) -> Result<Vec<Maker>, Error>;
 type Create = fn(&[u8], &[DescriptionImage], &Place<'_>) -> Result<Vec<OwnedFd>, Error>;
 type CutOff = fn(&[u8]) -> Result<Option<Vec<u8>>, Error>;
+type Dismiss = fn(&[u8]) -> Result<Option<Result<(), Error>>, Error>;
 type Hold = fn(BorrowedFd<'_>, &Rules) -> Result<Option<Vec<u8>>, Error>;
 type GoLive = fn(Option<&[u8]>, BorrowedFd<'_>) -> Result<(), Error>;
 type Join =
@@ -47,6 +48,7 @@ pub struct KindEntry {
     pub identities: Identities,
     pub create: Create,
     pub cut_off: CutOff,
+    pub dismiss: Dismiss,
     pub flow_of: fn(&[u8]) -> Result<Option<Flow>, Error>,
     pub flow: fn(&Open<'_>, &Rules) -> Result<Option<Flow>, Error>,
     pub gate: fn(&Open<'_>, &Rules) -> Result<Option<Gate>, Error>,
@@ -81,6 +83,7 @@ impl KindEntry {
             identities: |bytes| Ok(K::identities(&decode::<K>(bytes)?)),
             create: |bytes, descriptions, at| K::create(&decode::<K>(bytes)?, descriptions, at),
             cut_off: |bytes| Ok(K::cut_off(&decode::<K>(bytes)?).as_ref().map(encode)),
+            dismiss: |bytes| Ok(K::dismiss(&decode::<K>(bytes)?)),
             flow_of: |bytes| Ok(K::flow_of(&decode::<K>(bytes)?)),
             flow: K::flow,
             gate: K::gate,

@@ -93,14 +93,20 @@ pub trait Kind {
         Ok(None)
     }
 
+    /// The same, of an image: nobody may answer there before it lives.
+    fn flow_of(_image: &Self::Image) -> Option<Flow> {
+        None
+    }
+
     /// As if it had lost whom it speaks to: for a host on which they cannot meet. `None` when that
     /// makes no difference.
     fn cut_off(_image: &Self::Image) -> Option<Self::Image> {
         None
     }
 
-    /// The same, of an image: nobody may answer there before it lives.
-    fn flow_of(_image: &Self::Image) -> Option<Flow> {
+    /// Tells whom it spoke to that it is over, for a host on which it does not go on. `None` when there is
+    /// nobody to tell.
+    fn dismiss(_image: &Self::Image) -> Option<Result<(), Error>> {
         None
     }
 

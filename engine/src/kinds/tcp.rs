@@ -7,6 +7,7 @@
 mod capture;
 mod create;
 mod diagnosis;
+mod dismissal;
 mod ending;
 mod examine;
 pub(super) mod half_open;
@@ -76,6 +77,13 @@ impl Kind for Connection {
         let live = image.live.as_ref()?;
         let unread = live.opened.as_ref().map(|opened| opened.received.clone());
         Some(Image { live: None, unread: unread.unwrap_or_default(), ..image.clone() })
+    }
+
+    fn dismiss(image: &Image) -> Option<Result<(), Error>> {
+        let live = image.live.as_ref()?;
+        // Of one that is being opened the peer may know nothing yet.
+        let opened = live.opened.as_ref()?;
+        Some(dismissal::send(live, image.domain, opened))
     }
 
     fn outline(of: &[Open<'_>], tree: &dyn Tree) -> Result<Option<Image>, Error> {

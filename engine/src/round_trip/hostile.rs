@@ -86,6 +86,7 @@ fn layouts_that_mean_harm_are_refused_by_name_and_leave_no_process() {
     let process = format!("process {pid}");
 
     good.refuses("has no process", |layout, _| layout.processes.clear());
+    good.refuses("only the content of a file has", |layout, _| layout.processes[0].space = 1 << 31);
     good.refuses("overlaps", |layout, _| {
         let mappings = &mut layout.processes[0].mappings;
         mappings[1].start = mappings[0].start;

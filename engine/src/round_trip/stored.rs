@@ -31,7 +31,7 @@ fn dump(child: &mut Child, path: &Path, recipients: Recipients) {
     let mut captured = source.capture(&frozen).unwrap();
     source.rest(&frozen, &mut captured, Later::Nothing, &mut writer).unwrap();
     source.objects(&frozen, &mut captured).unwrap();
-    let tree = Tree { layout: Some(layout), image: Some(captured.image) };
+    let tree = Tree { layout: Some(layout), image: Some(captured.image), copied: None };
     writer.finish(&tree, Manifest::default()).unwrap();
     frozen.hold().unwrap().end();
     let _ = child.wait();

@@ -5,6 +5,7 @@
 //! taken) fails while the shell is built, and the shell is killed for it.
 
 use crate::error::{Error, Object};
+use crate::image::copied::is_of_file;
 use crate::image::{Layout, ProcessLayout};
 use crate::memory::mapping_image::{BackingImage, MappingImage, SpecialImage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,11 +86,16 @@ fn spaces(layout: &Layout) -> Result<(), Error> {
     let mut spaces = BTreeSet::new();
     let living = layout.processes.iter().filter(|process| !process.is_zombie);
     let shared = layout.shared.iter().map(|shared| shared.space);
-    let twice = living.map(|process| process.space).chain(shared).find(|one| !spaces.insert(*one));
-    match twice {
-        None => Ok(()),
-        Some(space) => Err(wrong(format!("space {space}"), "is the number of two address spaces")),
+    for space in living.map(|process| process.space).chain(shared) {
+        let name = || format!("space {space}");
+        if !spaces.insert(space) {
+            return Err(wrong(name(), "is the number of two address spaces"));
+        }
+        if is_of_file(space) {
+            return Err(wrong(name(), "has a number that only the content of a file has"));
+        }
     }
+    Ok(())
 }
 
 fn generations(layout: &Layout) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const DOWNTIME_MS: u64 = 20;
 const BUFFER_MIB: u64 = 256;
+const COPY_FILES_MIB: u64 = 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct Dump {
@@ -37,6 +38,12 @@ pub(crate) struct Dump {
     /// An image of the same tree: only what has changed since is stored
     #[arg(long, value_name = "DIR")]
     pub(crate) parent: Option<PathBuf>,
+    /// Store the regular files as well that it has open or mapped, programs and libraries too
+    #[arg(long)]
+    pub(crate) copy_files: bool,
+    /// How much they may have together, in MiB; holes do not count
+    #[arg(long, value_name = "MIB", default_value_t = COPY_FILES_MIB, requires = "copy_files")]
+    copy_files_max: u64,
     /// How pages are stored; `auto` compresses those that become smaller by it
     #[arg(long, value_enum, default_value_t = Compress::Auto)]
     pub(crate) compress: Compress,
@@ -71,12 +78,19 @@ impl Dump {
             max_downtime: DOWNTIME_MS,
             buffer: BUFFER_MIB,
             parent: None,
+            copy_files: false,
+            copy_files_max: COPY_FILES_MIB,
             compress: Compress::None,
             seal: Seal::default(),
             opening: Opening::default(),
             json: duplicate.json,
             rules: duplicate.rules,
         }
+    }
+
+    /// Bytes of files that are copied at most, if any are.
+    pub(crate) fn file_bytes_max(&self) -> Option<u64> {
+        self.copy_files.then(|| self.copy_files_max.saturating_mul(1 << 20))
     }
 
     pub(crate) fn afterwards(&self) -> Afterwards {
@@ -103,9 +117,12 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) lazy: bool,
     /// TCP connections: they go on, for which their addresses have to be on this host, or the program
-    /// finds that their peers have reset them
+    /// finds them reset; with `reset` their peers do so as well, where their addresses are here
     #[arg(long, value_enum, default_value_t = Connections::Established)]
     pub(crate) tcp: Connections,
+    /// Put the files in that the image has and that are missing here; none that is here is changed
+    #[arg(long)]
+    pub(crate) copy_files: bool,
     /// Restore it in a PID namespace of its own, for ids that are taken here
     #[arg(long)]
     pub(crate) pid_namespace: bool,
@@ -133,6 +150,19 @@ pub(crate) struct Restore {
 pub(crate) enum Connections {
     Established,
     Close,
+    /// As `Close`, and the peers are told.
+    Reset,
+}
+
+impl Connections {
+    /// As the option has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Close => "close",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 impl Restore {
@@ -142,6 +172,7 @@ impl Restore {
             detach: true,
             opening: Opening::default(),
             lazy: true,
+            copy_files: false,
             pid_namespace: true,
             network_namespace: duplicate.network_namespace,
             tcp: Connections::Close,

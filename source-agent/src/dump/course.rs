@@ -1,5 +1,6 @@
 //! A dump from its first round to what becomes of the tree.
 
+use super::files::Files;
 use crate::addresses::Addresses;
 use crate::cli::{Afterwards, Dump};
 use crate::ending::{Ending, chain};
@@ -9,6 +10,7 @@ use crate::hello;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::performer::STOP_AT;
+use engine::failure_point;
 use engine::image::manifest::Known;
 use engine::image::{Buffer, Manifest, Tree, Writer, decode};
 use engine::memory::{PAGE_BYTES, PageSink};
@@ -37,6 +39,7 @@ pub(super) struct Course<'a> {
     goal: Goal,
     buffer_bytes: u64,
     manifest: Manifest,
+    files: Option<Files>,
     interrupt: &'a Interrupt,
     rounds: Vec<convergence::Round>,
 }
@@ -49,6 +52,8 @@ pub(crate) struct Dumped {
     /// How long the tree did.
     pub(crate) stood_still: Duration,
     pages: u64,
+    /// How many, and their bytes.
+    files: Option<(usize, u64)>,
     afterwards: Afterwards,
 }
 
@@ -56,6 +61,7 @@ impl<'a> Course<'a> {
     pub(super) fn begin(
         dump: &Dump,
         inspection: &Inspection,
+        files: Option<Files>,
         interrupt: &'a Interrupt,
     ) -> Result<Self, Ending> {
         let host = hello::of_this_host()?;
@@ -75,17 +81,17 @@ impl<'a> Course<'a> {
         };
         let tree = Giving::of(dump.pid, dump.rules.into(), Addresses::default());
         let buffer_bytes = dump.buffer.saturating_mul(1 << 20);
-        Ok(Self { tree, goal, buffer_bytes, manifest, interrupt, rounds: Vec::new() })
+        Ok(Self { tree, goal, buffer_bytes, manifest, files, interrupt, rounds: Vec::new() })
     }
 
     /// Where it fails, the tree goes on and nothing of the image is left.
     pub(super) fn run(mut self, writer: Writer, afterwards: Afterwards) -> Result<Dumped, Ending> {
-        let Stored { stood_still, pages } = match self.store(writer, afterwards) {
+        let Stored { stood_still, pages, files } = match self.store(writer, afterwards) {
             Ok(stored) => stored,
             Err(error) => return Err(self.let_go(error)),
         };
         let rounds = self.rounds.len();
-        Ok(Dumped { notes: Vec::new(), rounds, stood_still, pages, afterwards })
+        Ok(Dumped { notes: Vec::new(), rounds, stood_still, pages, files, afterwards })
     }
 
     fn let_go(&mut self, why: Error) -> Ending {
@@ -106,6 +112,9 @@ impl<'a> Course<'a> {
         let mut buffer = Buffer::new(&mut writer, self.buffer_bytes);
         self.tree.rest(Later::Nothing, &mut Interruptible(self.interrupt, &mut buffer))?;
         let image = self.tree.image()?.image;
+        let mut sink = Interruptible(self.interrupt, &mut buffer);
+        let copied = self.files.take().map(|files| files.copy_the_rest(&layout, &image, &mut sink));
+        let copied = copied.transpose()?;
         let dumped_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut stood_still = began.elapsed();
         if afterwards == Afterwards::Runs {
@@ -121,12 +130,15 @@ impl<'a> Course<'a> {
         }
         self.pause(Duration::ZERO)?;
         let pids: Vec<i32> = layout.processes.iter().map(|process| process.pid).collect();
-        let tree = Tree { layout: Some(layout), image: Some(image) };
+        let files = copied.as_ref().map(|copied| (copied.files.len(), copied.bytes()));
+        let tree = Tree { layout: Some(layout), image: Some(image), copied };
         let manifest = Manifest {
             dumped_at_ms: u64::try_from(dumped_at.as_millis()).unwrap_or(u64::MAX),
             ..std::mem::take(&mut self.manifest)
         };
         let pages = writer.finish(&tree, manifest)?;
+        // From here on nothing fails; but we may be killed.
+        let _only_killed = failure_point::reach("dump.finish.after");
         match afterwards {
             Afterwards::Runs => {}
             Afterwards::StandsStill => self.tree.leave_stopped(),
@@ -135,11 +147,14 @@ impl<'a> Course<'a> {
                 wait_until_reaped(&pids);
             }
         }
-        Ok(Stored { stood_still, pages })
+        Ok(Stored { stood_still, pages, files })
     }
 
     fn copy_ahead(&mut self, writer: &mut Writer) -> Result<(), Error> {
         let mut layout = self.tree.open()?;
+        if let Some(files) = &mut self.files {
+            files.copy_ahead(writer, self.interrupt)?;
+        }
         if self.goal.rounds_max == 0 {
             return writer.shape(&layout);
         }
@@ -200,6 +215,7 @@ fn wait_until_reaped(pids: &[i32]) {
 struct Stored {
     stood_still: Duration,
     pages: u64,
+    files: Option<(usize, u64)>,
 }
 
 fn known(offered: &Offered) -> Known {
@@ -208,7 +224,7 @@ fn known(offered: &Offered) -> Known {
 
 impl Dumped {
     pub(super) fn tell(&self, pid: i32, directory: &Path, output: &Output) {
-        let Self { notes, rounds, stood_still, pages, afterwards } = self;
+        let Self { notes, rounds, stood_still, pages, files, afterwards } = self;
         for note in notes {
             output.event(&Event::Note { text: note.clone() });
             output.text(note);
@@ -220,21 +236,27 @@ impl Dumped {
             Afterwards::Runs => format!("stood still for {still_ms:.1} ms and runs"),
             Afterwards::StandsStill => "stands still".to_owned(),
         };
+        let with = files.map_or_else(String::new, |(files, bytes)| {
+            format!(", and {files} files with {} MiB", bytes >> 20)
+        });
+        let (files, file_bytes) = files.unwrap_or_default();
         output.text(&format!(
-            "Dumped into {directory}: {} MiB of memory in {rounds} rounds. Process {pid} {fate}.",
+            "Dumped into {directory}: {} MiB of memory in {rounds} rounds{with}. Process {pid} {fate}.",
             memory_bytes >> 20
         ));
         output.event(&Event::Dumped(DumpSummary {
             directory,
             rounds: u32::try_from(*rounds).unwrap_or(u32::MAX),
             memory_bytes,
+            files,
+            file_bytes,
             frozen_ms: still_ms,
         }));
     }
 }
 
 /// Pages are handed on until somebody wants it no more.
-struct Interruptible<'a>(&'a Interrupt, &'a mut dyn PageSink);
+pub(super) struct Interruptible<'a>(pub(super) &'a Interrupt, pub(super) &'a mut dyn PageSink);
 
 impl PageSink for Interruptible<'_> {
     fn data(&mut self, space: u32, address: u64, bytes: &[u8]) -> io::Result<()> {

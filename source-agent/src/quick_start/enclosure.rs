@@ -3,6 +3,7 @@
 use super::service::Service;
 use crate::cli::OneService;
 use crate::complaint::Complaint;
+use crate::exit_code;
 use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -10,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::io::{self, Read as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ pub(super) async fn run(service: Service, one: &OneService) -> Result<ExitCode> 
     let keeper = beginning.await.context("wait for the keeper")?.context("start the keeper")?;
     loop {
         tokio::select! {
-            ended = &mut end => return Ok(code(ended??)),
+            ended = &mut end => return Ok(exit_code::of(ended??)),
             Some(signal) = signals.next() => {
                 // One that has ended meanwhile is seen by whoever waits.
                 let _ = kill(keeper, signal);
@@ -67,12 +68,6 @@ fn enclosed(mut keeper: Command) -> io::Result<Child> {
     // What is mounted here later is seen inside, but not the other way round.
     mount(none, "/", none, flags, none)?;
     keeper.spawn()
-}
-
-/// As a shell has it, with 128 and the signal that killed it.
-pub(super) fn code(ended: ExitStatus) -> ExitCode {
-    let code = ended.code().or_else(|| ended.signal().map(|signal| 128 + signal)).unwrap_or(4);
-    u8::try_from(code & 0xff).unwrap_or(u8::MAX).into()
 }
 
 /// Done by the keeper before anything else.

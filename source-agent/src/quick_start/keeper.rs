@@ -3,11 +3,12 @@
 
 use super::basis::Basis;
 use super::children::{Children, Ended};
-use super::enclosure::{code, settle_in};
+use super::enclosure::settle_in;
 use super::errand::{self, Heard};
 use super::output::Output;
 use super::service::Service;
 use super::settings::{Settings, Use};
+use crate::exit_code;
 use crate::signals::Signals;
 use crate::spare_ids::{SPARED, spare};
 use anyhow::{Context as _, Result};
@@ -44,7 +45,7 @@ pub(super) async fn run(service: Service, settings: Settings) -> Result<ExitCode
     let program = keeper.start().await?;
     let status = keeper.stay_until_it_ends(program, &mut signals).await?;
     keeper.output.finish().await;
-    Ok(code(status))
+    Ok(exit_code::of(status))
 }
 
 impl Keeper {

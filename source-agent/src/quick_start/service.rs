@@ -5,6 +5,7 @@ use super::settings::Use;
 use crate::cli::OneService;
 use crate::complaint::Complaint;
 use anyhow::{Context as _, Result};
+use engine::image::sync_directory;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
@@ -116,7 +117,8 @@ impl Service {
         if how == Use::EveryTime {
             return Ok(self.image());
         }
-        let moved = fs::rename(self.image(), self.used()).and_then(|()| sync(&self.directory));
+        let moved =
+            fs::rename(self.image(), self.used()).and_then(|()| sync_directory(&self.directory));
         moved.map(|()| self.used()).map_err(|error| format!("its image cannot be used up: {error}"))
     }
 
@@ -148,13 +150,9 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_if_there(directory: &Path) -> io::Result<()> {
-    if directory.exists() { sync(directory) } else { Ok(()) }
-}
-
 /// An image that was used must not be back after a power cut.
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+fn sync_if_there(directory: &Path) -> io::Result<()> {
+    if directory.exists() { sync_directory(directory) } else { Ok(()) }
 }
 
 #[cfg(test)]

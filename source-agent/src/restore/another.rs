@@ -3,7 +3,7 @@
 
 use super::course::Running;
 use super::{foreground, seclusion};
-use crate::cli::{Connections, Restore};
+use crate::cli::Restore;
 use crate::events::RestoreSummary;
 use crate::output::{Output, print};
 use crate::signals::Signals;
@@ -93,15 +93,15 @@ pub(crate) fn running(line: &str) -> Option<(i32, u64)> {
 }
 
 fn command(restore: &Restore) -> Command {
-    let Restore { directory, state, .. } = restore;
+    let Restore { directory, state, tcp, .. } = restore;
     let mut command = Command::new("/proc/self/exe");
     command.args(["restore", "--is-for-another", "--images-dir"]).arg(directory);
-    command.arg("--state").arg(&state.state);
+    command.arg("--state").arg(&state.state).args(["--tcp", tcp.word()]);
     let flags = [
         (restore.detach, "--detach"),
         (restore.lazy, "--lazy"),
         (restore.json, "--json"),
-        (restore.tcp == Connections::Close, "--tcp=close"),
+        (restore.copy_files, "--copy-files"),
         (restore.pid_namespace, "--pid-namespace"),
         (restore.network_namespace, "--network-namespace"),
     ];

@@ -1,5 +1,6 @@
 //! A restore from the image to a tree that runs.
 
+use super::{files, original};
 use crate::attempt::new_id;
 use crate::cli::{Connections, Restore};
 use crate::ending::Ending;
@@ -9,7 +10,8 @@ use crate::inspection::refusal;
 use crate::output::Output;
 use crate::spare_ids;
 use engine::clocks::Clocks;
-use engine::descriptors;
+use engine::descriptors::{self, DescriptorsImage};
+use engine::image::copied::PutIn;
 use engine::image::manifest::Known;
 use engine::image::{Fill, Playback, Served, StoredImage, decode};
 use engine::inventory::{self, Inventory};
@@ -35,6 +37,9 @@ const END_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Course {
     playback: Playback,
+    /// Connections whose peers are to hear that they are over.
+    dismissed: Option<DescriptorsImage>,
+    put_in: PutIn,
     began: Instant,
 }
 
@@ -45,6 +50,7 @@ pub(super) struct Running {
     lazy: Option<Lazy>,
     took: Duration,
     pub(super) missing_pages: u64,
+    pub(super) notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -65,38 +71,58 @@ impl Course {
             let image = StoredImage::open(&restore.directory, &identities)?;
             Ok::<_, Ending>((image, ours.join().unwrap_or_else(|panic| resume_unwind(panic))?))
         })?;
-        let is_cut_off = restore.tcp == Connections::Close;
+        let is_cut_off = restore.tcp != Connections::Established;
         let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
-        let refusals = judge(&image, &ours, fill, is_cut_off)?;
+        // Whoever looks for a file of the tree finds it; what is refused takes them back.
+        let (put_in, mut refusals) = files::put_in(&image, restore)?;
+        refusals.extend(judge(&image, &ours, fill, is_cut_off)?);
         if !refusals.is_empty() {
             return Err(Ending::Refused(refusals));
         }
         let mut playback = image.play_back(fill)?;
+        let tells = restore.tcp == Connections::Reset;
+        let dismissed = playback.image.descriptors.clone().filter(|_| tells);
         if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
             descriptors::cut_off(table)?;
         }
-        Ok(Self { playback, began })
+        Ok(Self { playback, dismissed, put_in, began })
     }
 
     /// Where it fails, nothing of the tree is left.
     pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
-        let Self { playback, began } = self;
+        let Self { playback, dismissed, put_in, began } = self;
         let holder = (!playback.image.missing.is_empty()).then(|| HolderToBe::new(restore));
         let seen = playback.image.clocks.unwrap_or_default();
         let offsets = seen.minus(Clocks::of_this_host()?);
         let stage = playback.stage(offsets)?;
         let mut restored = restore::build(stage, &playback.image)?;
         let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
+        let highest_id = playback.layout.ids().max();
         let lazy = serve_what_is_missing(&mut restored, playback, holder)?;
         if let Some(path) = &restore.pidfile {
             let object = || Object::File { path: path.display().to_string() };
             fs::write(path, format!("{pid}\n")).on("write the process id into", object)?;
         }
         let missing_pages = lazy.as_ref().map_or(0, |lazy| lazy.memory.missing_pages());
-        restore.spare_ids.map_or(Ok(()), spare_ids::spare)?;
+        // What it starts has higher ids than it has, as ever; those that we have are at their end.
+        let own = highest_id.filter(|_| restore.is_first());
+        restore.spare_ids.or(own).map_or(Ok(()), spare_ids::spare)?;
         let pids = restored.pids();
         restored.run().inspect_err(|_| end_all(&pids))?;
-        Ok(Running { pid, lazy, took: began.elapsed(), missing_pages })
+        let took = began.elapsed();
+        let mut notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
+        notes.extend(files::keep(put_in));
+        Ok(Running { pid, lazy, took, missing_pages, notes })
+    }
+}
+
+/// Not before the program can find them reset: a restore that fails may be tried again otherwise. What
+/// could not be told is no reason to end a tree that runs.
+fn dismiss(connections: &DescriptorsImage) -> Vec<String> {
+    let untold = |error: Error| format!("{error}: {}", error.source);
+    match descriptors::dismiss(connections) {
+        Ok(errors) => errors.into_iter().map(untold).collect(),
+        Err(error) => vec![untold(error)],
     }
 }
 
@@ -190,6 +216,7 @@ fn judge(
     mismatches.extend(lacking(What::Kind, &offered(&manifest.kinds), ours));
     mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), ours));
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(ours)).collect();
+    refusals.extend(original::stands_still(image, &theirs.host, &ours.host));
     let inventory = manifest.inventory.clone().unwrap_or_default();
     // Of what came and went while it was dumped, the last word counts.
     let memory_bytes = image.memory_pages(fill) * PAGE_BYTES;

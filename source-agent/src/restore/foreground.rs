@@ -1,5 +1,6 @@
 //! A tree that was restored in the foreground: it gets our signals, and its end is our end.
 
+use crate::exit_code;
 use crate::signals::Signals;
 use anyhow::{Context as _, Result};
 use nix::sys::prctl::set_child_subreaper;
@@ -33,11 +34,12 @@ pub(super) async fn pass_on_until_it_ends(mut signals: Signals, root: i32) -> Re
 /// Reaps whatever of the tree loses its parent meanwhile.
 fn wait_for(root: i32) -> io::Result<ExitCode> {
     loop {
-        let code = match waitpid(None, None)? {
-            WaitStatus::Exited(pid, code) if pid.as_raw() == root => code,
-            WaitStatus::Signaled(pid, signal, _) if pid.as_raw() == root => 128 + signal as i32,
+        return Ok(match waitpid(None, None)? {
+            WaitStatus::Exited(pid, code) if pid.as_raw() == root => exit_code::exited(code),
+            WaitStatus::Signaled(pid, signal, _) if pid.as_raw() == root => {
+                exit_code::killed_by(signal as i32)
+            }
             _ => continue,
-        };
-        return Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX).into());
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! A PID namespace for a tree whose ids are taken on this host, and whoever is the first in it.
 
+use crate::spare_ids::spare_all_but_the_highest;
 use engine::network::Namespace;
 use engine::{Error, Object, OnObject as _};
 use nix::mount::{MsFlags, mount};
@@ -21,7 +22,7 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Sees to it that /proc shows the namespace that we are the first in. While there is one thread:
-/// others would stay where they were.
+/// others would stay where they were. They have yet to start, with ids that no tree is likely to have.
 pub(crate) fn enter(with_network: bool) -> Result<(), Error> {
     const NONE: Option<&str> = None;
     let own_proc = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -29,6 +30,7 @@ pub(crate) fn enter(with_network: bool) -> Result<(), Error> {
         .and_then(|()| mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))
         .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), own_proc, NONE))
         .on("mount a /proc on", || Object::Host)?;
+    spare_all_but_the_highest()?;
     if with_network { Namespace::seclude() } else { Ok(()) }
 }
 

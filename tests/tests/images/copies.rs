@@ -47,6 +47,32 @@ fn eight_copies_go_on_where_the_original_was() -> Result<()> {
     Ok(())
 }
 
+/// Dumped and brought back where the first ids of a namespace are its own.
+const LOW_IDS: &str = "
+setsid sleep 600 </dev/null >/dev/null 2>&1 &
+tree=$!
+test $tree -lt 10 || { echo its id is $tree; exit 1; }
+while ! grep -q sleep /proc/$tree/comm; do :; done
+$0 dump -D $1/low -t $tree || exit
+again=$($0 restore -D $1/low -d --pid-namespace --state $2) || { echo $again; exit 1; }
+echo $again
+again=$(echo $again | grep -o '[0-9]*' | head -1)
+grep NSpid /proc/$again/status
+kill -9 $again";
+
+#[test]
+fn a_tree_with_the_lowest_ids_comes_back_in_a_namespace() -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    let (migrate, shared) = (place::program("migrate")?, place::text(hosts.shared())?);
+    let namespace = ["unshare", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", LOW_IDS];
+    let said = hosts.a.run(&[&namespace[..], &[&migrate, &shared, SOURCE_STATE]].concat())?;
+    let said = said.success()?;
+    let ids = said.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let own = ids.and_then(|ids| ids.split_whitespace().last()?.parse::<i32>().ok());
+    ensure!(own.is_some_and(|own| own < 10), "{said}");
+    Ok(())
+}
+
 /// Every one in a file of its own, and each of them twice from now on.
 fn all_prove_themselves(said: &Path, count: usize) -> Result<()> {
     let lines = || -> Result<BTreeMap<PathBuf, usize>> {

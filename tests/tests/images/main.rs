@@ -5,6 +5,7 @@ mod afterwards;
 mod connections;
 mod copies;
 mod failures;
+mod files;
 mod programs;
 
 use anyhow::{Context as _, Result};

@@ -74,7 +74,7 @@ fn golden_tree() -> Tree {
         descriptors: Some(descriptors()),
         ..TreeImage::default()
     };
-    Tree { layout: Some(layout), image: Some(image) }
+    Tree { layout: Some(layout), image: Some(image), copied: None }
 }
 
 fn process(pid: i32, tids: &[i32]) -> ProcessImage {

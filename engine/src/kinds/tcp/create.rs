@@ -8,7 +8,7 @@ use super::capture::SO_BUF_LOCK;
 use super::image::{Buffers, Live, Opened};
 use super::repair::{self, Direction};
 use super::silence;
-use crate::error::{Error, OnObject as _};
+use crate::error::{Error, Object, OnObject as _};
 use crate::kinds::Place;
 use crate::kinds::address::Address;
 use crate::kinds::tcp_listen::tcp_shape;
@@ -39,9 +39,7 @@ pub(super) fn build(live: &Live, domain: i32, at: &Place<'_>) -> Result<OwnedFd,
 
 /// Only addresses that are here, or that come with the tree: nobody speaks for others.
 pub(super) fn bound(live: &Live, domain: i32, coming: &[IpAddr]) -> Result<OwnedFd, Error> {
-    let object = || crate::error::Object::Image {
-        part: format!("TCP connection from {} to {}", Address(&live.local), Address(&live.peer)),
-    };
+    let object = || object(live);
     let socket = socket(live, domain).on("make", object)?;
     let local = socket.as_fd();
     let comes = Address(&live.local).ip().is_some_and(|ip| coming.contains(&ip.to_canonical()));
@@ -50,6 +48,12 @@ pub(super) fn bound(live: &Live, domain: i32, coming: &[IpAddr]) -> Result<Owned
     }
     sys::sock::bind(local, &live.local).on("bind", object)?;
     Ok(socket)
+}
+
+/// For whoever knows only what it was.
+pub(super) fn object(live: &Live) -> Object {
+    let (local, peer) = (Address(&live.local), Address(&live.peer));
+    Object::Image { part: format!("TCP connection from {local} to {peer}") }
 }
 
 /// Options that could give it an address which is not its own are none of those that are set here.
@@ -76,7 +80,11 @@ fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<
     sys::sock::set_number(socket, level, name, value)
 }
 
-fn connect(socket: BorrowedFd<'_>, live: &Live, opened: &Opened) -> io::Result<()> {
+pub(super) fn connect(
+    socket: BorrowedFd<'_>,
+    live: &Live,
+    opened: &Opened,
+) -> io::Result<()> {
     let written = opened.sent.len() + opened.unsent.len();
     let first = |end: u32, bytes: usize| end.wrapping_sub(u32::try_from(bytes).unwrap_or(0));
     number_from(socket, first(live.next, written))?;

@@ -1,5 +1,6 @@
 //! A connection that is over: what nobody has read of it yet, and how it ended.
 
+use super::dismissal::reset_at_close;
 use super::image::Image;
 use crate::kinds::address::{Address, v4, v6};
 use crate::kinds::tcp_listen::tcp_shape;
@@ -66,9 +67,7 @@ fn reset(image: &Image) -> io::Result<OwnedFd> {
     let peer = sys::sock::accept(listener.as_fd())?;
     sys::sock::set_number(peer.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, room)?;
     say(&peer, &socket, &image.unread)?;
-    // SO_LINGER on, with no time: close(2) sends a reset.
-    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-    sys::sock::set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
+    reset_at_close(peer.as_fd())?;
     drop(peer);
     let is_reset = || Ok(sys::fd::poll(socket.as_fd(), 0, 1)? != 0);
     await_step(is_reset)?;

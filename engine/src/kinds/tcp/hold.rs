@@ -2,9 +2,8 @@
 
 use super::image::Timeouts;
 use super::info::{State, state};
-use super::{repair, silence, timeouts};
+use super::{dismissal, repair, silence, timeouts};
 use crate::kinds::{Rules, Tcp};
-use crate::sys;
 use prost::Message as _;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -58,9 +57,7 @@ pub(super) fn leave(socket: BorrowedFd<'_>, before: &[u8]) -> io::Result<()> {
     if !read(before)?.resets {
         return repair::begin(socket);
     }
-    // SO_LINGER on, with no time: close(2) sends a reset.
-    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-    sys::sock::set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+    dismissal::reset_at_close(socket)
 }
 
 fn read(before: &[u8]) -> io::Result<Held> {

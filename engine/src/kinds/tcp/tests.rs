@@ -2,6 +2,7 @@
 
 mod cables;
 mod closing;
+mod dismissal;
 mod options;
 mod streams;
 mod world;

@@ -3,6 +3,7 @@
 use super::backing::backing;
 use engine::aspects::name_of;
 use engine::descriptors::{At, Described, describe};
+use engine::image::copied::{Access, CopiedFile};
 use engine::image::{Layout, ProcessImage, ProcessLayout, Tree};
 use engine::memory::mapping_image::{MappingImage, ObjectImage};
 use serde::Serialize;
@@ -14,7 +15,19 @@ pub(super) struct Contents {
     pub(super) directory: String,
     /// Parents before their children.
     pub(super) processes: Vec<Process>,
+    /// That it has besides.
+    pub(super) files: Vec<File>,
     pub(super) in_flight: Vec<Flying>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct File {
+    pub(super) path: String,
+    pub(super) size: u64,
+    /// Octal.
+    pub(super) permissions: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,7 +113,21 @@ impl Contents {
             Process::of(one, captured.get(&one.pid).copied(), &layout, table)
         };
         let processes = layout.processes.iter().map(process).collect();
-        Ok(Self { directory: directory.display().to_string(), processes, in_flight })
+        let files = tree.copied.iter().flat_map(|copied| &copied.files).map(File::of).collect();
+        Ok(Self { directory: directory.display().to_string(), processes, files, in_flight })
+    }
+}
+
+impl File {
+    fn of(file: &CopiedFile) -> Self {
+        let Access { permissions, uid, gid } = file.access;
+        Self {
+            path: file.path().display().to_string(),
+            size: file.size,
+            permissions: format!("{permissions:04o}"),
+            uid,
+            gid,
+        }
     }
 }
 
@@ -193,7 +220,8 @@ mod tests {
             descriptors: vec![Descriptor { fd: 3, close_on_exec: true, leads_to: leads_to() }],
         };
         let in_flight = vec![Flying { carrier: 4, leads_to: leads_to() }];
-        Contents { directory: "/tmp/image".to_owned(), processes: vec![process], in_flight }
+        let files = vec![File::of(&CopiedFile::default())];
+        Contents { directory: "/tmp/image".to_owned(), processes: vec![process], files, in_flight }
     }
 
     fn fields(value: &Value, into: &mut Vec<String>) {
@@ -223,7 +251,7 @@ mod tests {
     fn a_process_of_which_nothing_was_captured_is_shown_by_its_shape() {
         let process = ProcessLayout { pid: 7, tids: vec![7, 8], ..ProcessLayout::default() };
         let layout = Layout { processes: vec![process], ..Layout::default() };
-        let tree = Tree { layout: Some(layout), image: None };
+        let tree = Tree { layout: Some(layout), image: None, copied: None };
         let shown = Contents::of(Path::new("/tmp/image"), &tree).unwrap();
         assert_eq!(shown.processes[0].threads.len(), 2);
     }

@@ -1,10 +1,17 @@
 //! The contents of an image as an indented text.
 
-use super::contents::{Contents, Descriptor, LeadsTo, Mapping, Process};
+use super::super::harmless::harmless;
+use super::contents::{Contents, Descriptor, File, LeadsTo, Mapping, Process};
 
 pub(super) fn lines(contents: &Contents) -> Vec<String> {
     let mut lines = vec![format!("Image {}", contents.directory)];
     contents.processes.iter().for_each(|one| process(one, &mut lines));
+    if !contents.files.is_empty() {
+        lines.push("Files that it has besides".to_owned());
+    }
+    for File { path, size, permissions, uid, gid } in &contents.files {
+        lines.push(format!("  {permissions} {uid}:{gid} {size:>12} {path}"));
+    }
     if !contents.in_flight.is_empty() {
         lines.push("In flight, sent and not yet received".to_owned());
     }
@@ -50,15 +57,6 @@ fn leads_to(one: &LeadsTo) -> String {
     format!("{access:<2} {kind} {object}{what}")
 }
 
-/// A path or a name of a hostile image does not speak to the terminal.
-fn harmless(line: &str) -> String {
-    let harmless = |char: char| match char.is_control() {
-        true => char.escape_default().to_string(),
-        false => char.to_string(),
-    };
-    line.chars().map(harmless).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,11 +91,5 @@ Process 4711 counter
             "  to description 1     rw eventfd 2: counter at 5",
         ];
         assert_eq!(lines[lines.len() - 3..], last);
-    }
-
-    #[test]
-    fn a_name_does_not_speak_to_the_terminal() {
-        assert_eq!(harmless("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
-        assert_eq!(harmless("/tmp/ü ø"), "/tmp/ü ø");
     }
 }
