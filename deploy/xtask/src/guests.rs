@@ -130,8 +130,7 @@ fn plain(module: &Path, into: &Path) -> Result<()> {
         fs::copy(module, into)?;
         return Ok(());
     }
-    let status =
-        Command::new("xz").arg("-dc").arg(module).stdout(File::create(into)?).status()?;
+    let status = Command::new("xz").arg("-dc").arg(module).stdout(File::create(into)?).status()?;
     ensure!(status.success(), "xz -dc {}: {status}", module.display());
     Ok(())
 }

@@ -51,7 +51,8 @@ pub const ALLOWED: &str = "MIGRATE_TRACKING";
 /// soft-dirty has to stop the process for every round, for as long as reading its pagemap takes.
 pub fn probe() -> Option<Method> {
     let allowed = std::env::var_os(ALLOWED);
-    let is_allowed = |method: &Method| allowed.as_ref().is_none_or(|name| name.as_os_str() == method.name());
+    let is_allowed =
+        |method: &Method| allowed.as_ref().is_none_or(|name| name.as_os_str() == method.name());
     Method::ALL.into_iter().filter(is_allowed).find(|method| method.works())
 }
 

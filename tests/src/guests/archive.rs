@@ -37,8 +37,7 @@ impl<W: Write> Archive<W> {
         let size = u32::try_from(content.len()).map_err(io::Error::other)?;
         let name_size = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
         // Inode, mode, owner, group, links, time, size, two devices of two numbers, name, checksum.
-        let fields =
-            [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+        let fields = [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
         write!(self.out, "070701")?;
         for field in fields {
             write!(self.out, "{field:08X}")?;

@@ -46,7 +46,10 @@ pub(crate) fn command(kernel: &Kernel, setup: &Setup, end: End) -> Result<Comman
     file_system(&mut qemu, ROOT_TAG, "/", ",readonly=on,multidevs=remap");
     file_system(&mut qemu, SHARED_TAG, &setup.shared, "");
     let cable = place::text(&cable)?;
-    qemu.args(["-netdev", &format!("stream,id=net,server={role},addr.type=unix,addr.path={cable}")]);
+    qemu.args([
+        "-netdev",
+        &format!("stream,id=net,server={role},addr.type=unix,addr.path={cable}"),
+    ]);
     qemu.args(["-device", &format!("virtio-net-pci,netdev=net,mac={mac},romfile=")]);
     qemu.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(archive);
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic -- boot"]);
