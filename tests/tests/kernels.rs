@@ -27,6 +27,9 @@ const WORKLOADS: &[(&str, &[&str])] = &[
     ("counter", &[]),
 ];
 
+/// Whoever writes as fast as this one would be copied thirty times, and the fourth says no more.
+const ROUNDS: &[&str] = &["--max-rounds", "4"];
+
 /// What is stored as well.
 const STORED: &[(&str, &[&str])] = &[("mappings", &[]), ("threads", &["8"])];
 
@@ -107,7 +110,7 @@ fn there_and_back(hosts: &TwoHosts, name: &str, arguments: &[&str]) -> Result<()
 }
 
 fn go(hosts: &TwoHosts, workload: &Workload, from: &Host, to: &Host) -> Result<()> {
-    let moved = hosts.migrate(workload.pid, from, to, &[])?;
+    let moved = hosts.migrate(workload.pid, from, to, ROUNDS)?;
     let story = moved.story();
     moved.success().with_context(|| format!("the workload said: {:?}", workload.said()))?;
     workload.proves_itself(to).context(story)?;
