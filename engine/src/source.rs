@@ -272,8 +272,12 @@ fn unless_gone(round: Result<Round, Error>) -> Result<Round, Error> {
 }
 
 fn method() -> Result<Method, Error> {
-    let why = "it has neither soft-dirty pages nor asynchronous write protection (Linux 6.7)";
-    tracker::probe().ok_or_else(|| Error::invalid("track writes on", Object::Host, why))
+    let none = "it has neither soft-dirty pages nor asynchronous write protection (Linux 6.7)";
+    let why = || match std::env::var_os(tracker::ALLOWED) {
+        Some(name) => format!("{}={} allows nothing that it has", tracker::ALLOWED, name.display()),
+        None => none.to_owned(),
+    };
+    tracker::probe().ok_or_else(|| Error::invalid("track writes on", Object::Host, why()))
 }
 
 /// A child whose parent was not seen any more cannot be placed; the next look sees it elsewhere.

@@ -7,6 +7,7 @@ mod clients;
 pub mod far;
 mod host;
 mod images;
+mod linked;
 mod namespaces;
 
 pub use agents::{

@@ -1,6 +1,7 @@
 //! Two hosts on one machine, and what is needed to try migrations between them.
 //!
-//! [`hosts`] makes the hosts, with the first process of each in [`host_init`]; [`workload`] runs the
+//! [`hosts`] makes the hosts, with the first process of each in [`host_init`], or out of [`guests`] with
+//! kernels of their own; [`workload`] runs the
 //! programs that prove their own state, [`relay`] is a bad network between the hosts, [`line`] one between
 //! a server and its clients, and [`peer`] a host that is not as it should be. Servers and their clients are
 //! [`redis`], [`web`] and [`bulk`], and [`slow_start`] is one that is stored and brought back; [`capture`] hears what the network does. What a test must look at
@@ -16,6 +17,7 @@ pub mod faults;
 pub mod footprint;
 pub mod frames;
 pub mod go;
+pub mod guests;
 pub mod heartbeat;
 pub mod host_init;
 pub mod hosts;

@@ -53,6 +53,11 @@ pub(crate) fn for_scenarios() -> Result<()> {
     install(BUILD.iter().chain(SCENARIOS))
 }
 
+/// Whether there is what guests are prepared and booted with.
+pub(crate) fn can_boot() -> bool {
+    ["qemu-system-x86_64", "modprobe", "depmod", "xz"].iter().all(|name| is_in_path(name))
+}
+
 fn install(needs: impl Iterator<Item = &'static Need>) -> Result<()> {
     let missing: Vec<&str> =
         needs.filter(|need| !need.probe.finds()).map(|need| need.package).collect();

@@ -7,7 +7,9 @@ mod command;
 mod demo;
 mod faults;
 mod fuzz;
+mod guests;
 mod install;
+mod packages;
 mod summary;
 mod test;
 
@@ -38,6 +40,10 @@ enum Task {
         /// Longer runs: more repetitions, more seeds.
         #[arg(long)]
         long: bool,
+        /// Get ready first for the tests between guests with other kernels (QEMU, Linux 6.12 and 6.1),
+        /// which are skipped otherwise.
+        #[arg(long)]
+        vm: bool,
     },
     /// Every fault at every step of a move, and what is left of the tree afterwards.
     Faults {
@@ -67,7 +73,12 @@ fn main() -> Result<ExitCode> {
     std::env::set_current_dir(command::workspace()?)?;
     match Arguments::parse().task {
         Task::Check { long } => check::run(long),
-        Task::Test { filter, long } => test::run(filter.as_deref(), long),
+        Task::Test { filter, long, vm } => {
+            if vm {
+                guests::prepare()?;
+            }
+            test::run(filter.as_deref(), long)
+        }
         Task::Faults { quick, names } => faults::matrix(quick, &names),
         Task::Soak { minutes, seed } => faults::soak(minutes, seed),
         Task::Demo { mib } => demo::run(mib).map(|()| ExitCode::SUCCESS),

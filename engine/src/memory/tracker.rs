@@ -24,15 +24,36 @@ pub enum Method {
     SoftDirty,
 }
 
-/// The best method that works on this kernel; `None` when there is none.
+impl Method {
+    const ALL: [Self; 2] = [Self::WriteProtect, Self::SoftDirty];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WriteProtect => "write-protect",
+            Self::SoftDirty => "soft-dirty",
+        }
+    }
+
+    fn works(self) -> bool {
+        match self {
+            Self::WriteProtect => write_protect::works(),
+            Self::SoftDirty => soft_dirty::works(),
+        }
+    }
+}
+
+/// The environment variable by which an operator allows one method alone: its [`Method::name`].
+pub const ALLOWED: &str = "MIGRATE_TRACKING";
+
+/// The best method that works on this kernel and is allowed; `None` when there is none.
 ///
 /// Write protection comes first where both work, because it asks and protects in one step:
 /// soft-dirty has to stop the process for every round, for as long as reading its pagemap takes.
 pub fn probe() -> Option<Method> {
-    if write_protect::works() {
-        return Some(Method::WriteProtect);
-    }
-    soft_dirty::works().then_some(Method::SoftDirty)
+    let allowed = std::env::var_os(ALLOWED);
+    let is_allowed =
+        |method: &Method| allowed.as_ref().is_none_or(|name| name.as_os_str() == method.name());
+    Method::ALL.into_iter().filter(is_allowed).find(|method| method.works())
 }
 
 /// One round's account.
@@ -136,7 +157,7 @@ mod tests {
     fn a_kernel_is_judged_by_what_it_does() {
         // Each works or does not; either way it must be the same on every asking.
         assert_eq!(probe(), probe());
-        if write_protect::works() {
+        if write_protect::works() && std::env::var_os(ALLOWED).is_none() {
             assert_eq!(probe(), Some(Method::WriteProtect));
         }
     }

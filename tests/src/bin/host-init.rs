@@ -1,5 +1,6 @@
 //! The first process of a test's host, in three stages of one program: `outer` makes the namespaces
-//! and stays outside, `init` is PID 1 within them, `exec` turns into a command.
+//! and stays outside, `init` is PID 1 within them, `exec` turns into a command. In a guest with a kernel
+//! of its own `boot` and `guest` are PID 1.
 //!
 //! Everything a host has hangs on PID 1: when it dies the kernel kills every process of its PID
 //! namespace, and with the last of them the network namespace goes and takes the veth pair along.
@@ -22,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use tests::guests::boot;
 use tests::host_init::{PATH, Program, Reply, Request, Setup, Status};
 
 fn main() -> Result<()> {
@@ -30,6 +32,8 @@ fn main() -> Result<()> {
         ["outer", setup] => outer(setup),
         ["init", setup] => init(&serde_json::from_str(setup)?),
         ["exec", program] => exec(&serde_json::from_str(program)?),
+        ["boot"] => boot::first(),
+        ["guest", setup] => guest(&serde_json::from_str(setup)?),
         _ => bail!("host-init is started by the tests, not by hand"),
     }
 }
@@ -94,6 +98,13 @@ fn init(setup: &Setup) -> Result<()> {
     fs::write("/proc/sys/kernel/ns_last_pid", before_first.to_string())
         .context("set the host's first PID")?;
     serve()
+}
+
+/// PID 1 of a guest: nothing is outside of it, so it ends its kernel as well.
+fn guest(setup: &boot::Setup) -> Result<()> {
+    boot::settle(setup)?;
+    serve()?;
+    boot::power_off()
 }
 
 /// Private to a host: what names its processes, its run-time files and its agents' state. The rest

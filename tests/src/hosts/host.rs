@@ -1,5 +1,6 @@
 //! One host: its processes, its files, and commands that run on it.
 
+use crate::guests::boot;
 use crate::host_init::{Program, Reply, Request, Setup, Status};
 use crate::{place, wait};
 use anyhow::{Context, Result, bail, ensure};
@@ -24,9 +25,20 @@ pub struct Host {
     name: String,
     address: Address,
     shared: PathBuf,
-    init_pid: u32,
+    nature: Nature,
+    /// Of everything that is started on it.
+    environment: Vec<(String, String)>,
     init: Mutex<Init>,
     started: AtomicU32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Namespaces {
+        init_pid: u32,
+    },
+    /// With a kernel of its own: only what it has in the shared directory is to be seen from here.
+    Guest,
 }
 
 /// A program that was started; its output goes to files that both hosts see.
@@ -72,10 +84,40 @@ impl Host {
             name: setup.hostname,
             address,
             shared: setup.shared.into(),
-            init_pid,
+            nature: Nature::Namespaces { init_pid },
+            environment: Vec::new(),
             init: Mutex::new(init),
             started: AtomicU32::new(0),
         })
+    }
+
+    /// `qemu` boots it with this setup.
+    pub(super) fn boot(address: Address, setup: boot::Setup, qemu: Command) -> Result<Self> {
+        let host = Self {
+            name: setup.hostname,
+            address,
+            shared: setup.shared.into(),
+            nature: Nature::Guest,
+            environment: Vec::new(),
+            init: Mutex::new(Init::spawn(qemu)?),
+            started: AtomicU32::new(0),
+        };
+        Ok(host)
+    }
+
+    /// Waits until it has booted.
+    pub(super) fn answers(&self) -> Result<()> {
+        self.status(1).map(drop).with_context(|| {
+            let console = self.shared.join(format!("{}-console.log", self.name));
+            let said = fs::read_to_string(console).unwrap_or_default();
+            format!("{} has not booted: {said}", self.name)
+        })
+    }
+
+    /// From now on, for everything that is started on it.
+    pub fn set(&mut self, variable: &str, value: Option<&str>) {
+        self.environment.retain(|(name, _)| name != variable);
+        self.environment.extend(value.map(|value| (variable.to_owned(), value.to_owned())));
     }
 
     pub fn name(&self) -> &str {
@@ -88,16 +130,22 @@ impl Host {
 
     /// PID 1 of the host as this process sees it.
     pub fn init_pid(&self) -> u32 {
-        self.init_pid
+        match self.nature {
+            Nature::Namespaces { init_pid } => init_pid,
+            Nature::Guest => panic!("the processes of a guest are not to be seen from here"),
+        }
     }
 
     /// Where this process finds a path of the host. Symbolic links with absolute targets are the
     /// exception: they lead back to this process's own root.
     pub fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.init_pid))
+        PathBuf::from(format!("/proc/{}/root{path}", self.init_pid()))
     }
 
     pub fn read(&self, path: &str) -> Result<String> {
+        if self.is_guest() {
+            return self.run(&["cat", path])?.success();
+        }
         let bytes = fs::read(self.path(path));
         let bytes = bytes.with_context(|| format!("read {path} on {}", self.name))?;
         // A name that is not UTF-8 is somebody's name all the same.
@@ -105,6 +153,12 @@ impl Host {
     }
 
     pub fn write(&self, path: &str, contents: &str) -> Result<()> {
+        if self.is_guest() {
+            let copy = self.shared.join(format!("{}-written", self.name));
+            fs::write(&copy, contents)?;
+            let install = ["install", "-D", "-m", "644", &place::text(&copy)?, path];
+            return self.run(&install)?.success().map(drop);
+        }
         let place = self.path(path);
         if let Some(directory) = place.parent().filter(|directory| !directory.exists()) {
             fs::create_dir_all(directory)?;
@@ -113,7 +167,14 @@ impl Host {
     }
 
     pub fn exists(&self, pid: i32) -> bool {
-        self.path(&format!("/proc/{pid}/stat")).exists()
+        match self.nature {
+            Nature::Namespaces { .. } => self.path(&format!("/proc/{pid}/stat")).exists(),
+            Nature::Guest => self.status(pid).is_ok_and(|status| status == Status::Running),
+        }
+    }
+
+    pub(super) fn is_guest(&self) -> bool {
+        self.nature == Nature::Guest
     }
 
     /// Starts a program in a session of its own, in the shared directory, with its output in files.
@@ -130,9 +191,10 @@ impl Host {
         // From the start, so that whoever reads them does not have to wait for them.
         fs::write(&stdout, "")?;
         fs::write(&stderr, "")?;
+        let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string()));
         let request = Request::Start(Program {
             argv: argv.iter().map(ToString::to_string).collect(),
-            environment: environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            environment: self.environment.iter().cloned().chain(environment).collect(),
             directory: place::text(&self.shared)?,
             stdin: "/dev/null".into(),
             stdout: place::text(&stdout)?,
@@ -181,6 +243,10 @@ impl Host {
     }
 
     pub fn status(&self, pid: i32) -> Result<Status> {
+        if self.is_guest() {
+            // Whoever asks a slow machine all the time keeps it from what it is asked about.
+            std::thread::sleep(GUEST_PAUSE);
+        }
         match self.ask(&Request::Status { pid })? {
             Reply::Status(status) => Ok(status),
             other => bail!("status of process {pid} on {}: {other:?}", self.name),
@@ -200,6 +266,8 @@ impl Host {
     }
 }
 
+const GUEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// The helper that made the host. It ends, and the host with it, when `requests` is closed.
 #[derive(Debug)]
 struct Init {
@@ -210,12 +278,17 @@ struct Init {
 
 impl Init {
     fn start(setup: &Setup) -> Result<Self> {
-        let mut helper = Command::new(place::program("host-init")?)
-            .args(["outer", &serde_json::to_string(setup)?])
+        let mut helper = Command::new(place::program("host-init")?);
+        helper.args(["outer", &serde_json::to_string(setup)?]);
+        Self::spawn(helper)
+    }
+
+    fn spawn(mut helper: Command) -> Result<Self> {
+        let mut helper = helper
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("start host-init")?;
+            .with_context(|| format!("start {}", helper.get_program().display()))?;
         let requests = helper.stdin.take();
         let replies = BufReader::new(helper.stdout.take().context("replies of host-init")?);
         Ok(Self { helper, requests, replies })

@@ -6,7 +6,7 @@
 
 use super::capture::SO_BUF_LOCK;
 use super::image::{Buffers, Live, Opened};
-use super::repair::{self, Direction};
+use super::repair::{self, Direction, Window};
 use super::silence;
 use crate::error::{Error, Object, OnObject as _};
 use crate::kinds::Place;
@@ -27,7 +27,9 @@ pub(super) fn build(live: &Live, domain: i32, at: &Place<'_>) -> Result<OwnedFd,
     match &live.opened {
         Some(opened) => {
             connect(socket.as_fd(), live, opened).on("connect", object)?;
-            fill(socket.as_fd(), live, opened).on("fill", object)?;
+            fill(socket.as_fd(), opened).on("fill", object)?;
+            window(opened).set(socket.as_fd()).on("set the window of", object)?;
+            bound_by(socket.as_fd(), live, opened).on("bound", object)?;
         }
         // What it asks with again.
         None => number_from(socket.as_fd(), live.next).on("number", object)?,
@@ -100,7 +102,7 @@ fn number_from(socket: BorrowedFd<'_>, first: u32) -> io::Result<()> {
     repair::set_sequence(socket, first)
 }
 
-fn fill(socket: BorrowedFd<'_>, live: &Live, opened: &Opened) -> io::Result<()> {
+fn fill(socket: BorrowedFd<'_>, opened: &Opened) -> io::Result<()> {
     make_room(socket, opened)?;
     repair::select(socket, Direction::Received)?;
     repair::fill(socket, &opened.received)?;
@@ -109,7 +111,14 @@ fn fill(socket: BorrowedFd<'_>, live: &Live, opened: &Opened) -> io::Result<()> 
     if opened.we_finished || !opened.unsent.is_empty() {
         write_unsent(socket, opened)?;
     }
-    opened.window.set(socket)?;
+    Ok(())
+}
+
+fn window(opened: &Opened) -> Window {
+    opened.window.within(opened.expected)
+}
+
+fn bound_by(socket: BorrowedFd<'_>, live: &Live, opened: &Opened) -> io::Result<()> {
     let clamp = i32::try_from(opened.window_bytes_max).unwrap_or(i32::MAX);
     if clamp != 0 {
         set(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, clamp)?;
@@ -120,7 +129,7 @@ fn fill(socket: BorrowedFd<'_>, live: &Live, opened: &Opened) -> io::Result<()> 
 /// What is written in a repair counts as sent. So it is left for a moment, in which the peer takes
 /// nothing: then nothing is sent.
 fn write_unsent(socket: BorrowedFd<'_>, opened: &Opened) -> io::Result<()> {
-    opened.window.shut().set(socket)?;
+    window(opened).shut().set(socket)?;
     repair::end(socket)?;
     without_bound(socket, || repair::fill(socket, &opened.unsent))?;
     if opened.we_finished {

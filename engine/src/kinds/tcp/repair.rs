@@ -122,6 +122,16 @@ impl Window {
         sys::sock::set_option(socket, libc::SOL_TCP, libc::TCP_REPAIR_WINDOW, &bytes)
     }
 
+    /// As the kernel takes it (EINVAL otherwise), where `expected` is the next number to come. It may have
+    /// another one itself: a segment that it has no room for closes the receive window (Linux 6.12 shows
+    /// it), but what it said of the peer's window stays noted under its number, which is beyond then. With
+    /// an earlier number the next segment is listened to all the same.
+    pub(super) fn within(self, expected: u32) -> Self {
+        let end = expected.wrapping_add(self.receive_bytes);
+        let is_beyond = self.send_from.wrapping_sub(end).cast_signed() > 0;
+        Self { send_from: if is_beyond { end } else { self.send_from }, ..self }
+    }
+
     /// Nothing may be sent for now.
     pub(super) fn shut(self) -> Self {
         Self { send_bytes: 0, ..self }
@@ -164,5 +174,24 @@ impl Agreement {
             Some(clock) => set(socket, libc::TCP_TIMESTAMP, clock.cast_signed()),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send_from(send_from: u32, receive_bytes: u32, expected: u32) -> u32 {
+        Window { send_from, receive_bytes, ..Window::default() }.within(expected).send_from
+    }
+
+    #[test]
+    fn a_window_that_was_told_by_a_segment_without_room_comes_under_the_last_number_there_is() {
+        assert_eq!(send_from(936_108_056, 0, 936_107_928), 936_107_928);
+        assert_eq!(send_from(1000, 500, 900), 1000);
+        assert_eq!(send_from(1401, 500, 900), 1400);
+        // Numbers begin again.
+        assert_eq!(send_from(u32::MAX, 0, 5), u32::MAX);
+        assert_eq!(send_from(5, 3, u32::MAX - 1), 1);
     }
 }
