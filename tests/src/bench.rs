@@ -1,0 +1,105 @@
+//! The benchmark: each of the [`LOADS`] moves between two hosts on this machine, again and again, by us and,
+//! if it is there, by a peer: CRIU, as a program. Their runs alternate, on the same programs.
+//!
+//! Every run has hosts of its own. Its downtime is what the program itself sees: the longest gap of its
+//! heartbeat, or the longest that a client of it waits. What a run has measured is a [`Run`]; what the link and
+//! the memory would allow stands beside the runs as the [`Floor`]. [`Results`] are what all of it comes to,
+//! as a table, as JSON and as a page with plots.
+
+mod cost;
+mod criu;
+mod floor;
+mod link;
+mod load;
+mod machine;
+mod ours;
+mod page;
+mod plot;
+mod rate;
+mod results;
+mod run;
+mod spread;
+mod subject;
+mod table;
+mod wire;
+
+pub use cost::measure;
+pub use criu::Criu;
+pub use floor::Floor;
+pub use link::{echo, flood, ping, receive_files, send_files, sink};
+pub use load::{LOADS, Load};
+pub use page::page;
+pub use results::{Results, Row};
+pub use run::Run;
+pub use spread::Spread;
+pub use table::{markdown, text};
+
+use anyhow::Result;
+use std::fmt::Write;
+
+/// What is to be measured.
+#[derive(Debug)]
+pub struct Plan {
+    pub runs: u32,
+    pub loads: Vec<&'static Load>,
+    pub peer: Option<Criu>,
+}
+
+/// `tell` hears what is being done, and `keep` all that there is after every load: whoever ends the benchmark
+/// early has the part that was measured.
+pub fn bench(
+    plan: &Plan,
+    tell: impl Fn(&str),
+    mut keep: impl FnMut(&Results) -> Result<()>,
+) -> Result<Results> {
+    tell("the floor: plain TCP, one round trip, reading another process");
+    let mut results = Results::new(plan, Floor::measure(plan.runs)?)?;
+    for load in &plan.loads {
+        let row = measure_load(load, plan, &tell);
+        results.rows.push(row);
+        results.machine.look_at_load()?;
+        keep(&results)?;
+    }
+    Ok(results)
+}
+
+/// What fails is part of the result.
+fn measure_load(load: &Load, plan: &Plan, tell: &impl Fn(&str)) -> Row {
+    let mut row = Row::new(load);
+    if let Some(reason) = machine::lacks_memory_for(load, plan.peer.is_some()) {
+        tell(&format!("{}: left out: {reason}", load.name));
+        row.failures.push(reason);
+        return row;
+    }
+    for number in 1..=plan.runs {
+        let run = ours::run(load);
+        row.ours.extend(noted(run, "migrate", number, &mut row.failures, load, tell));
+        let Some(criu) = &plan.peer else { continue };
+        let run = criu.run(load);
+        row.peer.extend(noted(run, "criu", number, &mut row.failures, load, tell));
+    }
+    row
+}
+
+fn noted(
+    run: Result<Run>,
+    who: &str,
+    number: u32,
+    failures: &mut Vec<String>,
+    load: &Load,
+    tell: &impl Fn(&str),
+) -> Option<Run> {
+    let mut said = format!("{}: {who}, run {number}: ", load.name);
+    let one_line = |error: anyhow::Error| {
+        format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let failed = |error| failures.push(format!("{who}, run {number}: {}", one_line(error)));
+    let run = run.map_err(failed).ok();
+    // Writing into a string does not fail.
+    let _ = match (&run, failures.last()) {
+        (Some(run), _) => write!(said, "{:.1} ms of {:.0} ms", run.downtime_ms, run.total_ms),
+        (None, failure) => write!(said, "{}", failure.map_or("", String::as_str)),
+    };
+    tell(&said);
+    run
+}
