@@ -1,7 +1,8 @@
 //! CRIU from a newer Debian, unpacked into a folder with its own loader and libraries, and installed nowhere.
 //!
-//! Debian 12 has a CRIU that does not run on newer kernels. apt resolves the newer one against an empty
-//! list of what is installed, from the mirror that this machine uses.
+//! That of Debian 12 (3.17.1) does not run on newer kernels, and that of Debian 13 (4.1.1) cannot dump TCP
+//! sockets there. apt resolves the newer one against an empty list of what is installed, from the mirror
+//! that this machine uses.
 
 use crate::command;
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SUITE: &str = "trixie";
+const SUITE: &str = "forky";
 
 /// Hosts of the benchmark see this folder.
 const TOP: &str = "target/others/criu";
@@ -17,7 +18,7 @@ const TOP: &str = "target/others/criu";
 /// The folder in which it is unpacked; does that when it was not done before.
 pub(crate) fn unpacked() -> Result<PathBuf> {
     let top = std::env::current_dir()?.join(TOP);
-    let root = top.join("root");
+    let root = top.join(SUITE);
     if root.join("usr/sbin/criu").exists() {
         return Ok(root);
     }
@@ -157,7 +158,7 @@ fn stanza_mirror(stanza: &str) -> Option<Mirror> {
 }
 
 fn is_release(suite: &str) -> bool {
-    ["bullseye", "bookworm", SUITE, "oldstable", "stable"].contains(&suite)
+    ["bookworm", "trixie", SUITE, "oldstable", "stable"].contains(&suite)
 }
 
 #[cfg(test)]
