@@ -35,7 +35,6 @@ pub use spread::Spread;
 pub use table::{markdown, text};
 
 use anyhow::Result;
-use std::fmt::Write;
 
 /// What is to be measured.
 #[derive(Debug)]
@@ -65,41 +64,32 @@ pub fn bench(
 
 /// What fails is part of the result.
 fn measure_load(load: &Load, plan: &Plan, tell: &impl Fn(&str)) -> Row {
+    let tell = |line: &str| tell(&format!("{}: {line}", load.name));
     let mut row = Row::new(load);
     if let Some(reason) = machine::lacks_memory_for(load, plan.peer.is_some()) {
-        tell(&format!("{}: left out: {reason}", load.name));
+        tell(&format!("left out: {reason}"));
         row.failures.push(reason);
         return row;
     }
     for number in 1..=plan.runs {
-        let run = ours::run(load);
-        row.ours.extend(noted(run, "migrate", number, &mut row.failures, load, tell));
+        let run = noted(ours::run(load), &format!("migrate, run {number}"), &tell);
+        row.take(run, |row| &mut row.ours);
         let Some(criu) = &plan.peer else { continue };
-        let run = criu.run(load);
-        row.peer.extend(noted(run, "criu", number, &mut row.failures, load, tell));
+        let run = noted(criu.run(load), &format!("criu, run {number}"), &tell);
+        row.take(run, |row| &mut row.peer);
     }
     row
 }
 
-fn noted(
-    run: Result<Run>,
-    who: &str,
-    number: u32,
-    failures: &mut Vec<String>,
-    load: &Load,
-    tell: &impl Fn(&str),
-) -> Option<Run> {
-    let mut said = format!("{}: {who}, run {number}: ", load.name);
+/// A failure in one line.
+fn noted(run: Result<Run>, which: &str, tell: &impl Fn(&str)) -> Result<Run, String> {
     let one_line = |error: anyhow::Error| {
-        format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+        format!("{which}: {error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let failed = |error| failures.push(format!("{who}, run {number}: {}", one_line(error)));
-    let run = run.map_err(failed).ok();
-    // Writing into a string does not fail.
-    let _ = match (&run, failures.last()) {
-        (Some(run), _) => write!(said, "{:.1} ms of {:.0} ms", run.downtime_ms, run.total_ms),
-        (None, failure) => write!(said, "{}", failure.map_or("", String::as_str)),
-    };
-    tell(&said);
+    let run = run.map_err(one_line);
+    match &run {
+        Ok(run) => tell(&format!("{which}: {:.1} ms of {:.0} ms", run.downtime_ms, run.total_ms)),
+        Err(failure) => tell(failure),
+    }
     run
 }

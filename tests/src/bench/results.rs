@@ -42,6 +42,17 @@ impl Row {
         let (name, title) = (load.name.into(), load.title.into());
         Self { name, title, ours: Vec::new(), peer: Vec::new(), failures: Vec::new() }
     }
+
+    pub(super) fn take(
+        &mut self,
+        run: Result<Run, String>,
+        of: impl Fn(&mut Self) -> &mut Vec<Run>,
+    ) {
+        match run {
+            Ok(run) => of(self).push(run),
+            Err(failure) => self.failures.push(failure),
+        }
+    }
 }
 
 /// The run in the middle by its downtime, for plots: what is drawn has happened.

@@ -6,8 +6,9 @@ use super::spread::{Spread, short};
 use std::iter;
 
 /// What stands in every line, in this order.
-pub(super) const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 12] = [
     "downtime ms",
+    "of its steps ms",
     "total ms",
     "on the wire MiB",
     "CPU ms source",
@@ -24,10 +25,11 @@ pub(super) const COLUMNS: [&str; 11] = [
 const NOTHING: &str = "–";
 
 /// None where there is nothing.
-pub(super) fn spreads(runs: &[Run]) -> [Option<Spread>; 11] {
+pub(super) fn spreads(runs: &[Run]) -> [Option<Spread>; 12] {
     let of = |value: &dyn Fn(&Run) -> Option<f64>| Spread::of(runs.iter().filter_map(value));
     [
         of(&|run| Some(run.downtime_ms)),
+        of(&|run| Some(run.steps.iter().map(|step| step.ms).sum())),
         of(&|run| Some(run.total_ms)),
         of(&|run| Some(mib(run.wire_bytes))),
         of(&|run| Some(run.source.cpu_ms)),
@@ -169,6 +171,7 @@ mod tests {
             "64-mib",
             "migrate",
             "8.00 (7.00–9.00)",
+            "8.00",
             "1500",
             "512",
             "500",
@@ -193,7 +196,7 @@ mod tests {
         let said = markdown(&results());
         assert!(said.starts_with("3 runs of each, with CRIU 4.1;"), "{said}");
         assert!(
-            said.contains("| 64 MiB, idle | migrate | 8.00 (7.00–9.00) | 1500 (1500–1500) |"),
+            said.contains("| 64 MiB, idle | migrate | 8.00 (7.00–9.00) | 8.00 (7.00–9.00) | 1500 (1500–1500) |"),
             "{said}"
         );
         assert!(said.contains("build and wire 7.00, stop 1.00 |"), "{said}");

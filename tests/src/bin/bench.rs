@@ -25,6 +25,9 @@ struct Arguments {
     /// Say the table in Markdown.
     #[arg(long)]
     markdown: bool,
+    /// Measure nothing, and say again what an earlier run has left in its bench.json.
+    #[arg(long, conflicts_with_all = ["quick", "runs", "criu", "loads"])]
+    again: bool,
     /// Only these loads.
     loads: Vec<String>,
 }
@@ -34,18 +37,23 @@ const QUICK_RUNS: u32 = 3;
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let plan = plan(&arguments)?;
-    fs::create_dir_all(&arguments.out).context("make the directory for the results")?;
-    let tell = |line: &str| {
-        // Nobody listens any more: it goes on all the same.
-        let _ = writeln!(io::stderr(), "{line}");
-    };
-    let results = bench(&plan, tell, |so_far| keep(so_far, &arguments.out))?;
+    let results = if arguments.again { kept(&arguments.out)? } else { measure(&arguments)? };
     let shown = if arguments.markdown { markdown(&results) } else { text(&results) };
     write!(io::stdout(), "{shown}")?;
     tell(&format!("All of it, with plots, is in {}.", arguments.out.join("bench.html").display()));
     let is_good = results.rows.iter().all(|row| row.failures.is_empty());
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(arguments: &Arguments) -> Result<Results> {
+    let plan = plan(arguments)?;
+    fs::create_dir_all(&arguments.out).context("make the directory for the results")?;
+    bench(&plan, tell, |so_far| keep(so_far, &arguments.out))
+}
+
+fn tell(line: &str) {
+    // Nobody listens any more: it goes on all the same.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan> {
@@ -80,6 +88,12 @@ fn peer(top: Option<&Path>) -> Result<Option<Criu>> {
             Ok(None)
         }
     }
+}
+
+fn kept(out: &Path) -> Result<Results> {
+    let results = serde_json::from_slice(&fs::read(out.join("bench.json"))?)?;
+    keep(&results, out)?;
+    Ok(results)
 }
 
 fn keep(results: &Results, out: &Path) -> Result<()> {
