@@ -88,7 +88,11 @@ fn noted(run: Result<Run>, which: &str, tell: &impl Fn(&str)) -> Result<Run, Str
     };
     let run = run.map_err(one_line);
     match &run {
-        Ok(run) => tell(&format!("{which}: {:.1} ms of {:.0} ms", run.downtime_ms, run.total_ms)),
+        Ok(Run { downtime_ms, in_freeze_ms, total_ms, .. }) => {
+            let within =
+                in_freeze_ms.map_or(String::new(), |ms| format!(", {ms:.1} in the freeze"));
+            tell(&format!("{which}: {downtime_ms:.1} ms{within}, of {total_ms:.0} ms"));
+        }
         Err(failure) => tell(failure),
     }
     run

@@ -22,6 +22,7 @@ fn every_column_of_a_small_load_is_filled() -> Result<()> {
         let memory = 64 << 20;
         ensure!(run.wire_bytes > memory && run.wire_bytes < 2 * memory, "{run:?}");
         ensure!(run.downtime_ms > 0.2 && run.downtime_ms < run.total_ms, "{run:?}");
+        ensure!(run.in_freeze_ms.is_some_and(|ms| ms <= run.downtime_ms), "{run:?}");
         let steps: f64 = run.steps.iter().map(|step| step.ms).sum();
         ensure!(steps > 0.1 && steps < run.total_ms, "{run:?}");
         ensure!(run.source.cpu_ms > 0.0 && run.source.peak_kib > 1024, "{run:?}");

@@ -113,15 +113,19 @@ static void make_processes(void) {
 
 /* All of them go on. */
 static long verify_counts(void) {
-	for (size_t i = 0; i < threads + processes; i++) {
-		long before = counts[i];
-		for (int patience = 0; counts[i] == before; patience++) {
-			if (patience == 10000)
-				return (long)i;
+	size_t all = threads + processes;
+	long *before = malloc((all + 1) * sizeof *before), bad = -1;
+	for (size_t i = 0; i < all; i++)
+		before[i] = counts[i];
+	for (size_t i = 0; i < all && bad < 0; i++) {
+		int patience = 10000;
+		while (counts[i] == before[i] && patience-- > 0)
 			usleep(1000);
-		}
+		if (patience < 0)
+			bad = (long)i;
 	}
-	return -1;
+	free(before);
+	return bad;
 }
 
 /* Descriptors: a fifth each of files, eventfds, timerfds, ends of pipes and ends of socket pairs. */

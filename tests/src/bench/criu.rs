@@ -70,12 +70,13 @@ impl Criu {
         finish(b, &destination, "restore.log")?;
         let wire = watch.end()?;
         let built = cpu_ms_of_tree(b, scene.pid)?;
-        let downtime_ms = scene.downtime_ms()?;
+        let downtime_ms = scene.downtime()?.ms();
         scene.is_whole()?;
         let [dump, send, restore] = files.read()?;
         let sent = wire.last().map_or(0, |last| last.bytes);
         Ok(Run {
             downtime_ms,
+            in_freeze_ms: None,
             steps: vec![
                 step("dump", dump.ms()),
                 step("copy", send.ms()),

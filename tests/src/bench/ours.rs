@@ -23,14 +23,15 @@ pub(super) fn run(load: &Load) -> Result<Run> {
     let moved = migrate(&scene, &cost::measuring(&file)?)?;
     let wire = watch.end()?;
     let measured = cost::read(&file)?;
-    let downtime_ms = scene.downtime_ms()?;
+    let downtime = scene.downtime()?;
     let mut destination = cost::of_running(&hosts.b, &agent)?;
     destination.cpu_ms -= before.cpu_ms;
     scene.is_whole().with_context(|| moved.story())?;
     let frozen = moved.freeze_us()?;
     let rounds = moved.named("round").map(Round::read).collect::<Result<Vec<Round>>>()?;
     Ok(Run {
-        downtime_ms,
+        downtime_ms: downtime.ms(),
+        in_freeze_ms: downtime.within_ms(frozen.clone()),
         steps: steps(&moved.summary()?["freeze_ms"])?,
         total_ms: measured.ms(),
         last_page_ms: Some(between_ms(frozen.end, measured.ended_us)),

@@ -98,6 +98,7 @@ pub(super) mod tests {
         let sample = |at_ms, bytes| Sample { at_ms, bytes };
         Run {
             downtime_ms,
+            in_freeze_ms: Some(downtime_ms),
             steps: vec![step("stop", 1.0), step("build and wire", downtime_ms - 1.0)],
             total_ms: 1500.0,
             last_page_ms: Some(250.0),

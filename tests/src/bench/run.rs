@@ -11,6 +11,8 @@ use serde_json::Value;
 pub struct Run {
     /// As the program sees it.
     pub downtime_ms: f64,
+    /// How much of that lies in the freeze; the rest has other causes. None where nobody can tell.
+    pub in_freeze_ms: Option<f64>,
     /// What made up the time in which it stood still, in order.
     pub steps: Vec<Step>,
     /// From the command to its end.

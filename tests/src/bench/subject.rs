@@ -1,15 +1,16 @@
 //! The program that is moved, on hosts that are made for one run.
 
-use super::cost::now_us;
+use super::cost::{between_ms, now_us};
 use super::load::{Load, Program, REDIS_MIB};
 use super::rate::Done;
-use crate::heartbeat::{last_report, reports};
+use crate::heartbeat::{Report, last_report, reports};
 use crate::hosts::{Host, SERVICE, SERVICE_V4, TwoHosts};
 use crate::redis::{RunningCrowd, server};
 use crate::wait;
 use crate::workload::Workload;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long it is watched before anything is done to it; it says nothing in its first moments.
@@ -29,6 +30,29 @@ pub(super) struct Scene {
 enum Witness {
     Itself(Workload),
     Clients { crowd: RunningCrowd, host: Host, mark: usize },
+}
+
+/// As it was seen.
+pub(super) enum Downtime {
+    OfItself(Report),
+    OfClients(f64),
+}
+
+impl Downtime {
+    pub(super) fn ms(&self) -> f64 {
+        match self {
+            Self::OfItself(report) => between_ms(0, report.max_gap_us),
+            Self::OfClients(ms) => *ms,
+        }
+    }
+
+    /// How much of it lies in this span of the wall clock. None where nobody knows when it was.
+    pub(super) fn within_ms(&self, span_us: Range<u64>) -> Option<f64> {
+        match self {
+            Self::OfItself(report) => Some(between_ms(0, report.max_gap_within(span_us))),
+            Self::OfClients(_) => None,
+        }
+    }
 }
 
 impl Scene {
@@ -75,7 +99,7 @@ impl Scene {
     }
 
     /// The longest that it, or one of its clients, stood still since then. To be asked when it has moved.
-    pub(super) fn downtime_ms(&self) -> Result<f64> {
+    pub(super) fn downtime(&self) -> Result<Downtime> {
         match &self.seen_by {
             Witness::Itself(program) => {
                 let now = now_us();
@@ -84,11 +108,11 @@ impl Scene {
                     || "a report after the move".into(),
                     || Ok(last_report(&program.said()?).filter(|report| report.at_us > now)),
                 )?;
-                Ok(super::cost::between_ms(0, later.max_gap_us))
+                Ok(Downtime::OfItself(later))
             }
             Witness::Clients { crowd, mark, .. } => {
                 crowd.goes_on()?;
-                crowd.longest_stall_ms(*mark)
+                Ok(Downtime::OfClients(crowd.longest_stall_ms(*mark)?))
             }
         }
     }
