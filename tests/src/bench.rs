@@ -88,10 +88,12 @@ fn noted(run: Result<Run>, which: &str, tell: &impl Fn(&str)) -> Result<Run, Str
     };
     let run = run.map_err(one_line);
     match &run {
-        Ok(Run { downtime_ms, in_freeze_ms, total_ms, .. }) => {
-            let within =
-                in_freeze_ms.map_or(String::new(), |ms| format!(", {ms:.1} in the freeze"));
-            tell(&format!("{which}: {downtime_ms:.1} ms{within}, of {total_ms:.0} ms"));
+        Ok(Run { downtime_ms, in_freeze_ms, before_freeze_ms, total_ms, .. }) => {
+            let part =
+                |ms: &Option<f64>, which| ms.map(|ms| format!(", {ms:.1} {which} the freeze"));
+            let parts = [part(before_freeze_ms, "before"), part(in_freeze_ms, "in")];
+            let parts: String = parts.into_iter().flatten().collect();
+            tell(&format!("{which}: {downtime_ms:.1} ms{parts}, of {total_ms:.0} ms"));
         }
         Err(failure) => tell(failure),
     }

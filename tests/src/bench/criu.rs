@@ -77,6 +77,7 @@ impl Criu {
         Ok(Run {
             downtime_ms,
             in_freeze_ms: None,
+            before_freeze_ms: None,
             steps: vec![
                 step("dump", dump.ms()),
                 step("copy", send.ms()),

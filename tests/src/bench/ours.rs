@@ -32,6 +32,7 @@ pub(super) fn run(load: &Load) -> Result<Run> {
     Ok(Run {
         downtime_ms: downtime.ms(),
         in_freeze_ms: downtime.within_ms(frozen.clone()),
+        before_freeze_ms: downtime.within_ms(0..frozen.start),
         steps: steps(&moved.summary()?["freeze_ms"])?,
         total_ms: measured.ms(),
         last_page_ms: Some(between_ms(frozen.end, measured.ended_us)),

@@ -13,6 +13,8 @@ pub struct Run {
     pub downtime_ms: f64,
     /// How much of that lies in the freeze; the rest has other causes. None where nobody can tell.
     pub in_freeze_ms: Option<f64>,
+    /// The same of the time before it, while the program was copied.
+    pub before_freeze_ms: Option<f64>,
     /// What made up the time in which it stood still, in order.
     pub steps: Vec<Step>,
     /// From the command to its end.
