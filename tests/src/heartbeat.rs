@@ -1,10 +1,12 @@
-//! What the `heartbeat` workload says of how long it stood still.
+//! What a workload with a heart (`heart.h`) says of how long it stood still.
 
 use serde::Deserialize;
 use std::ops::Range;
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
+    /// The wall clock when it was said, in microseconds since 1970.
+    pub at_us: u64,
     /// By the wall clock: what downtime is to the program's users.
     pub max_gap_us: u64,
     /// The wall clock at its end, in microseconds since 1970.
@@ -12,6 +14,8 @@ pub struct Report {
     /// By the clock that a move may shift.
     pub max_gap_monotonic_us: u64,
     pub beats: u64,
+    /// What it has done besides, in units of its own.
+    pub work: u64,
     /// How often all memory was verified, and the first bad word of the last time, or -1.
     pub verified: u64,
     pub bad_word: i64,
@@ -32,6 +36,11 @@ pub fn last_report(said: &str) -> Option<Report> {
     said.lines().rev().find_map(|line| serde_json::from_str(line).ok())
 }
 
+/// All of them, from the first.
+pub fn reports(said: &str) -> Vec<Report> {
+    said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +50,7 @@ mod tests {
         let said = format!("ready\n{}\n{}\n", line(5), line(7));
         assert_eq!(last_report(&said).unwrap().max_gap_us, 7);
         assert!(last_report("ready\n").is_none());
+        assert_eq!(reports(&said).len(), 2);
     }
 
     #[test]
@@ -56,7 +66,7 @@ mod tests {
 
     fn line(gap: u64) -> String {
         format!(
-            r#"{{"max_gap_us":{gap},"max_gap_ended_us":1000,"max_gap_monotonic_us":2,"beats":3,"verified":0,"bad_word":-1}}"#
+            r#"{{"at_us":1100,"work":0,"max_gap_us":{gap},"max_gap_ended_us":1000,"max_gap_monotonic_us":2,"beats":3,"verified":0,"bad_word":-1}}"#
         )
     }
 }

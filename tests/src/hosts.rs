@@ -84,7 +84,8 @@ impl TwoHosts {
 fn setup(hostname: &str, first_pid: u32, shared: &Path) -> Result<Setup> {
     // Of a checkout in /tmp the hosts see nothing else.
     let sources = PathBuf::from(workload::SOURCES);
-    let kept = [place::programs()?, place::made("workloads")?, shared.to_path_buf(), sources];
+    let (workloads, others) = (place::made("workloads")?, place::made("others")?);
+    let kept = [place::programs()?, workloads, others, shared.to_path_buf(), sources];
     Ok(Setup {
         hostname: hostname.into(),
         first_pid,

@@ -6,9 +6,10 @@
 //! a server and its clients, and [`peer`] a host that is not as it should be. Servers and their clients are
 //! [`redis`], [`web`] and [`bulk`], and [`slow_start`] is one that is stored and brought back; [`capture`] hears what the network does. What a test must look at
 //! before and after a move is a [`footprint`], what the command said is [`moved`]; a move that must not
-//! happen is an [`attempt`].
+//! happen is an [`attempt`]. How fast it all is, and how fast a peer, is asked by the [`bench`].
 
 pub mod attempt;
+pub mod bench;
 pub mod build;
 pub mod bulk;
 pub mod capture;

@@ -19,13 +19,15 @@ pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads");
 pub fn executable(name: &str) -> Result<String> {
     let source = Path::new(SOURCES).join(format!("{name}.c"));
     let built = place::made("workloads")?.join(name);
-    let header = Path::new(SOURCES).join("prove.h");
+    let headers = ["prove.h", "heart.h"].map(|header| Path::new(SOURCES).join(header));
     // Tests run in parallel, also in several processes. One builds and the others wait: a program
     // whose file is replaced while it runs is a different test.
     let lock = fs::File::create(built.with_extension("lock")).context("lock a workload")?;
     lock.lock().context("wait for another test to build a workload")?;
-    if is_older(&built, &source)? || is_older(&built, &header)? {
-        compile(&source, &built)?;
+    for part in [&source, &headers[0], &headers[1]] {
+        if is_older(&built, part)? {
+            compile(&source, &built)?;
+        }
     }
     place::text(&built)
 }

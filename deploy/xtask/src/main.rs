@@ -1,9 +1,11 @@
-//! The developer's command: `cargo xtask check`, `test`, `demo`, `faults` and `soak`. It installs
+//! The developer's command: `cargo xtask check`, `test`, `demo`, `faults`, `soak` and `bench`. It installs
 //! what it needs and depends on none of the other crates, so that it runs on a machine where they
 //! do not build yet.
 
+mod bench;
 mod check;
 mod command;
+mod criu;
 mod demo;
 mod faults;
 mod fuzz;
@@ -67,6 +69,8 @@ enum Task {
         #[arg(long, default_value_t = 256)]
         mib: u64,
     },
+    /// Measure moves of many loads, and of how long programs stand still: target/bench/bench.html.
+    Bench(bench::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -81,6 +85,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Faults { quick, names } => faults::matrix(quick, &names),
         Task::Soak { minutes, seed } => faults::soak(minutes, seed),
+        Task::Bench(options) => bench::run(&options),
         Task::Demo { mib } => demo::run(mib).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -92,7 +92,7 @@ fn documentation(filter: Option<&str>) -> Command {
 
 /// The scenarios that fill memory or measure time run one by one, and those that make many hosts or
 /// look at all that are there; the others two at a time.
-const ALONE: &[&str] = &["bulk", "downtime", "faults", "hosts", "kernels", "real", "web"];
+const ALONE: &[&str] = &["bench", "bulk", "downtime", "faults", "hosts", "kernels", "real", "web"];
 
 fn plain_runs(filter: Option<&str>) -> Result<Vec<Command>> {
     let mut unit = cargo(&["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);

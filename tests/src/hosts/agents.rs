@@ -72,8 +72,20 @@ impl TwoHosts {
         to: &str,
         options: &[&str],
     ) -> Result<Started> {
+        self.start_migrate_within(&[], pid, from, to, options)
+    }
+
+    /// The same by another command, which starts `migrate` and ends as it does.
+    pub fn start_migrate_within(
+        &self,
+        within: &[&str],
+        pid: i32,
+        from: &Host,
+        to: &str,
+        options: &[&str],
+    ) -> Result<Started> {
         let (migrate, pid) = (place::program("migrate")?, pid.to_string());
-        let mut argv = vec![migrate.as_str(), &pid, "--to", to];
+        let mut argv = [within, &[migrate.as_str(), &pid, "--to", to]].concat();
         argv.extend(["--config", CONFIG, "--state", SOURCE_STATE, "--json"]);
         argv.extend(options);
         from.spawn_with(&argv, &[("RUST_LOG", &log_level())])

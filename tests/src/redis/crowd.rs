@@ -6,11 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What all of them have seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CrowdReport {
+    /// The wall clock when it was said, in microseconds since 1970.
+    pub at_us: u64,
     pub acknowledged: u64,
     /// The longest that any of them waited for an answer since the last report, in microseconds.
     pub longest_stall_us: u64,
@@ -56,11 +58,17 @@ pub fn run(
 impl Seen {
     fn so_far(&self) -> CrowdReport {
         CrowdReport {
+            at_us: now_us(),
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
             longest_stall_us: self.longest_stall_us.swap(0, Ordering::Relaxed),
             failures: Vec::new(),
         }
     }
+}
+
+fn now_us() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Raises a counter of its own, and reads back what it wrote: the server must have exactly that.

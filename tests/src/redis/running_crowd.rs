@@ -33,7 +33,8 @@ impl RunningCrowd {
         Ok(Self { program: host.spawn(&argv)? })
     }
 
-    fn reports(&self) -> Result<Vec<CrowdReport>> {
+    /// All that they have said.
+    pub fn reports(&self) -> Result<Vec<CrowdReport>> {
         let said = fs::read_to_string(&self.program.stdout)?;
         Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }

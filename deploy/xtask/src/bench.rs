@@ -1,0 +1,45 @@
+//! The benchmark, with everything it needs: a release build, and the peer if one is asked for.
+
+use crate::{command, criu, install};
+use anyhow::Result;
+use clap::ValueEnum;
+use std::process::{Command, ExitCode};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Three runs of each load instead of seven.
+    #[arg(long)]
+    quick: bool,
+    /// Also by this program, in the same run on the same loads.
+    #[arg(long)]
+    vs: Option<Peer>,
+    /// Say the table in Markdown, as for docs/performance.md.
+    #[arg(long)]
+    markdown: bool,
+    /// Only these loads.
+    loads: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Peer {
+    Criu,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    install::for_scenarios()?;
+    let mut bench = Command::new("target/release/bench");
+    bench.args(options.quick.then_some("--quick")).args(options.markdown.then_some("--markdown"));
+    if let Some(Peer::Criu) = options.vs {
+        match criu::unpacked() {
+            Ok(top) => drop(bench.arg("--criu").arg(top)),
+            Err(error) => command::say(&format!("CRIU cannot be had here: {error:#}"))?,
+        }
+    }
+    let build = ["build", "--release", "--workspace", "--bins"];
+    command::run(&mut command::cargo(&build))?;
+    bench.args(&options.loads);
+    // Some loads may have failed; what was measured is there all the same.
+    command::show(&bench)?;
+    let is_good = bench.status()?.success();
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,52 @@
+//! The benchmark itself, on one small load: whatever it promises to measure is measured.
+
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::process::Command;
+use tests::bench::{Results, page, text};
+use tests::place;
+
+#[test]
+fn every_column_of_a_small_load_is_filled() -> Result<()> {
+    let out = tempfile::tempdir()?;
+    let mut bench = Command::new(place::program("bench")?);
+    let said = bench.args(["--quick", "--out", &place::text(out.path())?, "64-mib"]).output()?;
+    let told = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success(), "{told}");
+    ensure!(told.contains("without a peer"), "it does not say that there is no peer: {told}");
+
+    let results: Results = serde_json::from_slice(&fs::read(out.path().join("bench.json"))?)?;
+    let [row] = results.rows.as_slice() else { anyhow::bail!("{} rows", results.rows.len()) };
+    ensure!(row.ours.len() == 3 && row.peer.is_empty(), "{row:?}");
+    for run in &row.ours {
+        let memory = 64 << 20;
+        ensure!(run.wire_bytes > memory && run.wire_bytes < 2 * memory, "{run:?}");
+        ensure!(run.downtime_ms > 0.2 && run.downtime_ms < run.total_ms, "{run:?}");
+        ensure!(run.in_freeze_ms.is_some_and(|ms| ms <= run.downtime_ms), "{run:?}");
+        let steps: f64 = run.steps.iter().map(|step| step.ms).sum();
+        ensure!(steps > 0.1 && steps < run.total_ms, "{run:?}");
+        ensure!(run.source.cpu_ms > 0.0 && run.source.peak_kib > 1024, "{run:?}");
+        ensure!(run.destination.cpu_ms > 0.0 && run.destination.peak_kib > 1024, "{run:?}");
+        ensure!(run.slowed.is_some() && run.last_page_ms.is_some(), "{run:?}");
+        ensure!(!run.rounds.is_empty() && run.wire.len() > 2, "{run:?}");
+    }
+
+    let table = String::from_utf8(said.stdout)?;
+    ensure!(table == text(&results), "the table is not that of the results: {table}");
+    let line = table.lines().nth(1).context("a line of the load")?;
+    let cells: Vec<&str> =
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    // The first is the load, the second who moved it; a dash stands for what was not measured.
+    ensure!(cells.len() == 14 && !cells.contains(&"–"), "{line}");
+    ensure!(fs::read_to_string(out.path().join("bench.html"))? == page(&results), "another page");
+    ensure!(fs::read_to_string(out.path().join("bench.md"))?.contains("64 MiB, idle"), "no table");
+    Ok(())
+}
+
+#[test]
+fn a_load_that_there_is_not_is_refused_with_those_that_there_are() -> Result<()> {
+    let said = Command::new(place::program("bench")?).arg("no-such-load").output()?;
+    let told = String::from_utf8_lossy(&said.stderr);
+    ensure!(!said.status.success() && told.contains("64-mib, 1-gib"), "{told}");
+    Ok(())
+}
