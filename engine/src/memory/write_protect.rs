@@ -148,7 +148,7 @@ impl WriteProtect {
                 self.untrackable.insert(mapping.start, mapping.pages());
             }
             Err((_, error)) => {
-                let error = self.explain(pagemap, error)?;
+                let error = self.explain(pagemap, mapping, error)?;
                 return Err(error).on("track the writes to", || mapping.object(self.pid));
             }
         }
@@ -176,8 +176,17 @@ impl WriteProtect {
 
     /// The userfaultfd stays with the memory it was made in. When the process executes another
     /// program, registering fails (as "out of memory") and nothing of the new memory is tracked.
-    fn explain(&self, pagemap: &mut Pagemap, error: io::Error) -> Result<io::Error, Error> {
-        let mut is_tracked = self.registered.is_empty();
+    fn explain(
+        &self,
+        pagemap: &mut Pagemap,
+        mapping: &Mapping,
+        error: io::Error,
+    ) -> Result<io::Error, Error> {
+        let nothing_was = self.registered.is_empty();
+        if nothing_was && uffd::is_memory_gone(self.userfaultfd.as_fd(), mapping.start) {
+            return Ok(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        let mut is_tracked = nothing_was;
         let query = Query { all: Categories::TRACKED, ..everything(&[]) };
         self.scan(pagemap, &query, &mut |_| is_tracked = true)?;
         Ok(if is_tracked { error } else { io::Error::from_raw_os_error(libc::ESRCH) })

@@ -15,6 +15,7 @@ const REGISTER_MODE_WP: u64 = 1 << 1;
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
 const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
 const UFFDIO_UNREGISTER: libc::c_ulong = 0x8010_aa01;
+const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
 
 #[repr(C)]
 struct Api {
@@ -27,6 +28,12 @@ struct Api {
 struct Range {
     start: u64,
     len: u64,
+}
+
+#[repr(C)]
+struct Protect {
+    range: Range,
+    mode: u64,
 }
 
 #[repr(C)]
@@ -72,6 +79,17 @@ pub(crate) fn unregister(fd: BorrowedFd<'_>, start: u64, end: u64) -> io::Result
     let mut range = Range { start, len: end - start };
     // SAFETY: UFFDIO_UNREGISTER reads one `uffdio_range`, which `range` is.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_UNREGISTER, &raw mut range) })
+}
+
+/// Whether the memory that it watches is no more. Only for a page that is not registered: to one that is,
+/// this is a word.
+pub(crate) fn is_memory_gone(fd: BorrowedFd<'_>, page: u64) -> bool {
+    let mut protect = Protect { range: Range { start: page, len: 4096 }, mode: 0 };
+    // SAFETY: UFFDIO_WRITEPROTECT reads one `uffdio_writeprotect`, which `protect` is. Of a page that is not
+    // registered it says ENOENT, and does nothing.
+    let asked =
+        check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_WRITEPROTECT, &raw mut protect) });
+    asked.is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
 fn check(ret: libc::c_int) -> io::Result<()> {

@@ -315,6 +315,23 @@ fn another_program_in_the_same_process_needs_a_new_tracker() {
     copying.finish();
 }
 
+/// As a child does that was just forked: nothing of it was tracked yet.
+#[test]
+fn another_program_before_the_first_round_needs_a_new_tracker_too() {
+    let Some(mut copying) = Copying::start("steps", 1) else { return };
+    let tracker = copying.program.tracker().unwrap();
+    copying.memory.replace_tracker(tracker);
+    copying.program.execute_again();
+    if !copying.memory.needs_standstill() {
+        let error = copying.memory.collect(&copying.program.mappings()).unwrap_err();
+        assert!(error.is_gone(), "{error:?}");
+    }
+    let tracker = copying.program.tracker().unwrap();
+    copying.memory.replace_tracker(tracker);
+    copying.round();
+    copying.finish();
+}
+
 #[test]
 fn a_process_that_is_gone_is_said_to_be_gone() {
     let Some(mut copying) = Copying::start("steps", 1) else { return };
