@@ -2,6 +2,7 @@
 
 use super::host::Address;
 use super::{ADDRESS_A, ADDRESS_B, Host, SERVICE, TwoHosts, configure};
+use crate::wait;
 use anyhow::{Result, ensure};
 
 /// The same on both hosts, so that a namespace finds it without a word.
@@ -53,7 +54,17 @@ pub fn namespace(host: &Host) -> Result<[&'static str; 2]> {
     ] {
         ip(host, &command)?;
     }
+    carries(host)?;
     Ok(["nsenter", "--net=/run/netns/tree"])
+}
+
+/// The kernel lets frames through aside, and not before it comes to that: on a busy machine seconds
+/// later.
+fn carries(host: &Host) -> Result<()> {
+    let ends = [format!("-o link show {CABLE}"), format!("-n {NAME} -o link show eth0")];
+    let is_open = |end: &String| ip(host, end).map(|said| said.contains(" state UP "));
+    let both_are = || Ok((is_open(&ends[0])? && is_open(&ends[1])?).then_some(()));
+    wait::until(wait::PATIENCE, || format!("the cable {CABLE} to carry"), both_are)
 }
 
 pub fn ip(host: &Host, command: &str) -> Result<String> {
