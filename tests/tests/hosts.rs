@@ -148,8 +148,11 @@ fn nothing_is_left_when_the_test_process_is_killed() -> Result<()> {
         || format!("{left:?} to vanish"),
         || Ok(left.iter().all(|path| !path.exists()).then_some(())),
     )?;
-    assert_eq!(processes_in(&netns)?, Vec::<PathBuf>::new());
-    Ok(())
+    wait::until(
+        wait::PATIENCE,
+        || format!("{:?} to end", processes_in(&netns)),
+        || Ok(processes_in(&netns)?.is_empty().then_some(())),
+    )
 }
 
 /// The second word of a host's line is PID 1 as seen from here.
