@@ -1,7 +1,11 @@
-//! Debian's packages beside those that this machine is set up for: lists of our own, from its mirror.
+//! Debian's packages beside those that this machine is set up for: an apt with lists of its own, from
+//! this machine's mirror.
+
+mod mirror;
 
 use crate::command::run;
 use anyhow::{Context as _, Result, ensure};
+use mirror::Mirror;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,29 +14,42 @@ const RELEASE: &str = "bookworm";
 const BACKPORTS: &str = "bookworm-backports";
 
 pub(crate) struct Packages {
-    configuration: PathBuf,
+    top: PathBuf,
 }
 
 impl Packages {
-    /// Keeps its lists in `directory`.
-    pub(crate) fn of_debian_12(directory: &Path) -> Result<Self> {
+    /// For this machine, which has to be one of Debian 12. Keeps its lists in `top`.
+    pub(crate) fn of_debian_12(top: &Path) -> Result<Self> {
+        Self::of(top, &Mirror::of(&[RELEASE])?, &[RELEASE, "bookworm-updates", BACKPORTS], "")
+    }
+
+    /// Of a release that is not this machine's, as if nothing of it were installed.
+    pub(crate) fn of_another_release(top: &Path, release: &str) -> Result<Self> {
+        let mirror = Mirror::of(&[RELEASE, "trixie", release, "oldstable", "stable"])?;
+        fs::create_dir_all(top).context("make a directory for apt")?;
+        let status = top.join("status");
+        fs::write(&status, "")?;
+        let nothing = format!("Dir::State::status \"{}\";\n", status.display());
+        Self::of(top, &mirror, &[release], &nothing)
+    }
+
+    fn of(top: &Path, mirror: &Mirror, suites: &[&str], more: &str) -> Result<Self> {
         for inner in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(directory.join(inner)).context("make a directory for apt")?;
+            fs::create_dir_all(top.join(inner)).context("make a directory for apt")?;
         }
-        let mirror = mirror()?;
-        let sources: String = [RELEASE, "bookworm-updates", BACKPORTS]
-            .map(|suite| format!("deb {mirror} {suite} main\n"))
-            .concat();
-        fs::write(directory.join("sources.list"), sources)?;
-        let configuration = directory.join("conf");
-        let at = directory.display();
+        let sources: String = suites.iter().map(|suite| mirror.line(suite)).collect();
+        fs::write(top.join("sources.list"), sources)?;
+        // The machine's own sources and preferences do not count, and where apt is to drop its rights it
+        // could not write here.
+        let at = top.display();
         let text = format!(
             "Dir::State::lists \"{at}/lists\";\nDir::Cache \"{at}/cache\";\n\
              Dir::Etc::sourcelist \"{at}/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
-             Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Sandbox::User \"root\";\n"
+             Dir::Etc::preferencesparts \"/dev/null\";\n\
+             Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Sandbox::User \"root\";\n{more}"
         );
-        fs::write(&configuration, text)?;
-        let packages = Self { configuration };
+        let packages = Self { top: top.to_path_buf() };
+        fs::write(packages.configuration(), text)?;
         run(packages.apt("apt-get").args(["-qq", "update"]))?;
         Ok(packages)
     }
@@ -54,18 +71,36 @@ impl Packages {
         newest(said.lines()).map(str::to_owned).with_context(|| format!("no package {beginning}*"))
     }
 
+    /// Alone.
     pub(crate) fn download(&self, package: &str, into: &Path) -> Result<PathBuf> {
         run(self.apt("apt-get").args(["-qq", "download", package]).current_dir(into))?;
-        let is_it = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-        let mut files = fs::read_dir(into)?.flatten().map(|entry| entry.path());
-        files.find(is_it).with_context(|| format!("nothing came for {package}"))
+        packages_in(into)?.pop().with_context(|| format!("nothing came for {package}"))
+    }
+
+    /// With all that it depends on and is not installed.
+    pub(crate) fn download_whole(&self, package: &str) -> Result<Vec<PathBuf>> {
+        let mut install = self.apt("apt-get");
+        install.args(["-qq", "--yes", "--no-install-recommends", "--download-only", "install"]);
+        run(install.arg(package).env("DEBIAN_FRONTEND", "noninteractive"))?;
+        packages_in(&self.top.join("cache/archives"))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.top.join("conf")
     }
 
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("APT_CONFIG", &self.configuration).stderr(Stdio::inherit());
+        command.env("APT_CONFIG", self.configuration()).stderr(Stdio::inherit());
         command
     }
+}
+
+fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<Result<Vec<_>, _>>()?;
+    files.retain(|file| file.extension().is_some_and(|is| is == "deb"));
+    Ok(files)
 }
 
 /// Not those for clouds, without signature, with symbols, or for real time.
@@ -83,48 +118,9 @@ fn numbers(name: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Where this machine has Debian's packages from.
-fn mirror() -> Result<String> {
-    let sources = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
-    let texts = sources.iter().filter_map(|path| fs::read_to_string(path).ok());
-    texts.filter_map(|text| mirror_in(&text)).next().with_context(|| {
-        format!("no mirror of Debian 12 ({RELEASE}) in {}", sources.join(" or in "))
-    })
-}
-
-/// Of either format of sources.list(5).
-fn mirror_in(text: &str) -> Option<String> {
-    let mut uri = None;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["URIs:", first, ..] => uri = Some(first),
-            ["Suites:", ref suites @ ..] if suites.contains(&RELEASE) => {
-                return uri.map(str::to_owned);
-            }
-            ["deb", uri, RELEASE, ..] | ["deb", _, uri, RELEASE, ..] => {
-                return Some(uri.to_owned());
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mirror_of_the_release_itself_is_found() {
-        let text = "Types: deb\nURIs: http://mirror/security\nSuites: bookworm-security\n\n\
-                    Types: deb\nURIs: http://mirror/debian\nSuites: bookworm bookworm-updates\n";
-        assert_eq!(mirror_in(text).as_deref(), Some("http://mirror/debian"));
-        let text = "# a comment\ndeb http://other/security bookworm-security main\n\
-                    deb [signed-by=/k] http://other/debian bookworm main contrib\n";
-        assert_eq!(mirror_in(text).as_deref(), Some("http://other/debian"));
-        assert_eq!(mirror_in("deb http://other/debian trixie main\n"), None);
-    }
 
     #[test]
     fn the_newest_kernel_for_any_machine_is_chosen() {
