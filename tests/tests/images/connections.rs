@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
 use tests::host_init::Status;
-use tests::hosts::{SERVICE, Started, TwoHosts};
+use tests::hosts::{Host, SERVICE, Started, TwoHosts};
 use tests::moved::exit;
 use tests::workload::Workload;
 use tests::{place, wait};
@@ -36,12 +36,8 @@ for word in b"before\n", b"after\n":
 #[test]
 fn a_connection_goes_on_where_its_address_is() -> Result<()> {
     let (hosts, clients) = TwoHosts::with_clients()?;
-    let python = ["/usr/bin/python3", "-c"];
-    let server = hosts.a.spawn(&[&python[..], &[ECHO, SERVICE.v4]].concat())?;
-    says(&server, "listening\n")?;
     let flag = directory(&hosts, "go-on")?;
-    let client = clients.spawn(&[&python[..], &[CALLER, SERVICE.v4, &flag]].concat())?;
-    says(&client, "before\n")?;
+    let (server, client) = in_conversation(&hosts, &clients, &flag)?;
     let directory = directory(&hosts, "image")?;
     hosts.a.dump(server.pid, &directory, &[])?.success()?;
     hosts.a.end_of(server.pid, wait::PATIENCE)?;
@@ -51,6 +47,16 @@ fn a_connection_goes_on_where_its_address_is() -> Result<()> {
     hosts.a.restore(&directory, &[])?.success()?;
     fs::write(&flag, "")?;
     says(&client, "before\nafter\n")
+}
+
+/// A server, and a client that goes on when there is a file with the name `flag`.
+fn in_conversation(hosts: &TwoHosts, clients: &Host, flag: &str) -> Result<(Started, Started)> {
+    let python = ["/usr/bin/python3", "-c"];
+    let server = hosts.a.spawn(&[&python[..], &[ECHO, SERVICE.v4]].concat())?;
+    says(&server, "listening\n")?;
+    let client = clients.spawn(&[&python[..], &[CALLER, SERVICE.v4, flag]].concat())?;
+    says(&client, "before\n")?;
+    Ok((server, client))
 }
 
 fn says(program: &Started, words: &str) -> Result<()> {
@@ -135,12 +141,8 @@ fn both_ends_of_a_connection_find_it_reset() -> Result<()> {
 #[test]
 fn a_dump_that_is_killed_in_its_last_step_costs_no_connection() -> Result<()> {
     let (hosts, clients) = TwoHosts::with_clients()?;
-    let python = ["/usr/bin/python3", "-c"];
-    let server = hosts.a.spawn(&[&python[..], &[ECHO, SERVICE.v4]].concat())?;
-    says(&server, "listening\n")?;
     let flag = directory(&hosts, "go-on")?;
-    let client = clients.spawn(&[&python[..], &[CALLER, SERVICE.v4, &flag]].concat())?;
-    says(&client, "before\n")?;
+    let (server, client) = in_conversation(&hosts, &clients, &flag)?;
     let (first, second) = (directory(&hosts, "first")?, directory(&hosts, "second")?);
     let (migrate, pid) = (place::program("migrate")?, server.pid.to_string());
     let killed =

@@ -303,16 +303,8 @@ fn a_round_that_breaks_half_way_loses_nothing() {
 
 #[test]
 fn another_program_in_the_same_process_needs_a_new_tracker() {
-    let Some(mut copying) = Copying::start("steps", 1) else { return };
-    copying.program.execute_again();
-    if !copying.memory.needs_standstill() {
-        let error = copying.memory.collect(&copying.program.mappings()).unwrap_err();
-        assert!(error.is_gone(), "{error:?}");
-    }
-    let tracker = copying.program.tracker().unwrap();
-    copying.memory.replace_tracker(tracker);
-    copying.round();
-    copying.finish();
+    let Some(copying) = Copying::start("steps", 1) else { return };
+    executes_another(copying);
 }
 
 /// As a child does that was just forked: nothing of it was tracked yet.
@@ -321,6 +313,10 @@ fn another_program_before_the_first_round_needs_a_new_tracker_too() {
     let Some(mut copying) = Copying::start("steps", 1) else { return };
     let tracker = copying.program.tracker().unwrap();
     copying.memory.replace_tracker(tracker);
+    executes_another(copying);
+}
+
+fn executes_another(mut copying: Copying) {
     copying.program.execute_again();
     if !copying.memory.needs_standstill() {
         let error = copying.memory.collect(&copying.program.mappings()).unwrap_err();

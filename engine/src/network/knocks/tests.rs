@@ -28,6 +28,19 @@ fn connected(server: &Host, client: &Host, at: &str) -> (TcpListener, TcpStream,
     (listener, here, there)
 }
 
+fn service(server: &Host) -> (TcpListener, Gate) {
+    let listener = server.run(|| TcpListener::bind("192.0.2.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port();
+    (listener, Gate { address: None, port })
+}
+
+/// The gate, with somebody who hears who knocks.
+fn shut(server: &Host, gate: Gate) -> (Lock, Knocks) {
+    let mut lock = server.run(|| Lock::open().unwrap());
+    lock.shut(&[gate]).unwrap();
+    (lock, server.run(|| Knocks::listen(&[gate], &[]).unwrap()))
+}
+
 /// As the client's own host sees it.
 fn from_there(flow: Flow) -> Flow {
     Flow { local: flow.peer, peer: flow.local }
@@ -96,12 +109,9 @@ fn what_came_while_a_connection_was_held_is_heard_without_being_said_again() {
 fn who_asked_at_a_shut_gate_is_answered_without_asking_again() {
     const ANSWER: u8 = 0x12;
     let Some((server, client)) = town() else { return };
-    let listener = server.run(|| TcpListener::bind("192.0.2.1:0").unwrap());
+    let (listener, gate) = service(&server);
     let to = listener.local_addr().unwrap();
-    let gate = Gate { address: None, port: to.port() };
-    let mut lock = server.run(|| Lock::open().unwrap());
-    lock.shut(&[gate]).unwrap();
-    let mut knocks = server.run(|| Knocks::listen(&[gate], &[]).unwrap());
+    let (mut lock, mut knocks) = shut(&server, gate);
     let asking = client.run(|| std::thread::spawn(move || TcpStream::connect_timeout(&to, LIMIT)));
     let asked = who_asks(&mut knocks);
     // From here on the client does not ask again, and hears no answer.
@@ -123,9 +133,8 @@ fn who_asked_at_a_shut_gate_is_answered_without_asking_again() {
 #[test]
 fn who_was_let_in_before_the_gate_was_shut_does_not_ask_again() {
     let Some((server, client)) = town() else { return };
-    let listener = server.run(|| TcpListener::bind("192.0.2.1:0").unwrap());
+    let (listener, gate) = service(&server);
     let to = listener.local_addr().unwrap();
-    let gate = Gate { address: None, port: to.port() };
     let mut knocks = server.run(|| Knocks::listen(&[gate], &[]).unwrap());
     drop(client.run(|| TcpStream::connect_timeout(&to, LIMIT).unwrap()));
     drop(listener.accept().unwrap());
@@ -137,12 +146,9 @@ fn who_was_let_in_before_the_gate_was_shut_does_not_ask_again() {
 #[test]
 fn who_asked_at_a_shut_gate_is_remembered_by_whoever_listens_next() {
     let Some((server, client)) = town() else { return };
-    let listener = server.run(|| TcpListener::bind("192.0.2.1:0").unwrap());
+    let (listener, gate) = service(&server);
     let to = listener.local_addr().unwrap();
-    let gate = Gate { address: None, port: to.port() };
-    let mut lock = server.run(|| Lock::open().unwrap());
-    lock.shut(&[gate]).unwrap();
-    let mut before = server.run(|| Knocks::listen(&[gate], &[]).unwrap());
+    let (mut lock, mut before) = shut(&server, gate);
     let asking = client.run(|| std::thread::spawn(move || TcpStream::connect_timeout(&to, LIMIT)));
     let asked = who_asks(&mut before);
     let mut knocks = server.run(|| Knocks::listen(&[gate], &[]).unwrap()).after(before);
