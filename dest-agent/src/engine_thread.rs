@@ -6,7 +6,7 @@ use crate::tree::{NotRun, Parts, Tree};
 use bytes::Bytes;
 use engine::clocks::Clocks;
 use engine::failure_point;
-use engine::priority::Urgent;
+use engine::priority::{Aside, Half, Urgent};
 use protocol::destination::{Doing, Input};
 use protocol::message::Ready;
 use protocol::{Failure, Phase};
@@ -79,6 +79,7 @@ impl EngineThread {
 }
 
 fn work(mut tree: Tree, orders: &Receiver<Order>, events: &mpsc::Sender<Event>) {
+    let _aside = Aside::begin(Half::Lower);
     let mut urgent: Option<Urgent> = None;
     while let Ok(order) = orders.recv() {
         let is_last =

@@ -2,6 +2,7 @@
 //! a cloud's API what the engine knows nothing of.
 
 use crate::error::{Error, Object, OnObject as _};
+use crate::priority::as_usual;
 use crate::sys;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -127,14 +128,14 @@ fn check(about: &std::fs::Metadata) -> io::Result<()> {
 fn spawn(command: &mut Command) -> io::Result<Child> {
     const TRIES: u32 = 100;
     for _ in 1..TRIES {
-        match command.spawn() {
+        match as_usual(|| command.spawn()) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             other => return other,
         }
     }
-    command.spawn()
+    as_usual(|| command.spawn())
 }
 
 fn tempfile() -> io::Result<std::fs::File> {

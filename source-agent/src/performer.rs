@@ -11,7 +11,7 @@ use crate::tracer;
 use bytes::Bytes;
 use engine::failure_point;
 use engine::hooks::{Hooks, Point};
-use engine::priority::{Urgent, Yielding};
+use engine::priority::{Aside, Half, Urgent, Yielding};
 use engine::source::{Before, Later, Left};
 use engine::{Error, Object, OnObject as _};
 use prost::Message as _;
@@ -51,6 +51,7 @@ enum Rank {
     Usual,
     Yielding(Yielding),
     Urgent(Urgent),
+    Aside(Aside),
 }
 
 impl Performer {
@@ -169,7 +170,7 @@ impl Performer {
 
     fn copy_round(&mut self, round: u32) -> Result<Input, Error> {
         if matches!(self.rank, Rank::Usual) {
-            self.rank = Rank::Yielding(Yielding::begin());
+            self.rank = Rank::Yielding(Yielding::begin(Half::Upper));
         }
         self.tree.round(self.outlet.streams()?)?;
         self.outlet.end_round(round).map(Input::RoundCopied)
@@ -254,7 +255,7 @@ impl Performer {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        self.rank = Rank::Usual;
+        self.rank = Rank::Aside(Aside::begin(Half::Upper));
         // After a restart the account is gone; the destination's list comes as a push.
         let Ok(serving) = self.tree.serving() else { return Ok(()) };
         self.outlet.serve(serving, self.post.clone())

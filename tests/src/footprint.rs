@@ -118,6 +118,7 @@ const IDENTITY: &[&str] = &[
     "NoNewPrivs",
     "Seccomp",
     "Seccomp_filters",
+    "Cpus_allowed",
 ];
 
 fn identities(host: &Host, pid: i32) -> Result<BTreeMap<i32, Vec<String>>> {

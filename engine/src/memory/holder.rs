@@ -22,6 +22,7 @@ mod watch;
 pub use watch::{End, run};
 
 use crate::error::{Error, Object, OnObject as _};
+use crate::priority::as_usual;
 use crate::sys;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket,
@@ -81,7 +82,8 @@ impl Holder {
         let object = || Object::File { path: command_name(command) };
         let (ours, theirs) = pair().on("make a socket for", object)?;
         let name = object();
-        let child = command.stdin(Stdio::from(theirs)).spawn().on("start the holder", || name)?;
+        let child = as_usual(|| command.stdin(Stdio::from(theirs)).spawn());
+        let child = child.on("start the holder", || name)?;
         let pid = child.id().cast_signed();
         let switches = Switches::new().on("make a switch for", || Object::Process { pid })?;
         let holder = Self::at(ours, pid);

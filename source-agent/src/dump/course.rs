@@ -14,7 +14,7 @@ use engine::failure_point;
 use engine::image::manifest::Known;
 use engine::image::{Buffer, Manifest, Tree, Writer, decode};
 use engine::memory::{PAGE_BYTES, PageSink};
-use engine::priority::{Urgent, Yielding};
+use engine::priority::{Half, Urgent, Yielding};
 use engine::source::{Before, Later, Left};
 use engine::{Error, Object};
 use prost::Message as _;
@@ -158,7 +158,7 @@ impl<'a> Course<'a> {
         if self.goal.rounds_max == 0 {
             return writer.shape(&layout);
         }
-        let _yielding = Yielding::begin();
+        let _yielding = Yielding::begin(Half::Upper);
         while let Next::Round { after_ms, .. } = convergence::next(&self.goal, &self.rounds) {
             self.pause(Duration::from_millis(after_ms))?;
             let began = Instant::now();

@@ -9,7 +9,7 @@ use engine::image::copied::{self, Copied, Copier, Named};
 use engine::image::{Layout, TreeImage, Writer, decode};
 use engine::inventory::Inventory;
 use engine::memory::PageSink;
-use engine::priority::Yielding;
+use engine::priority::{Half, Yielding};
 use protocol::source::Inspection;
 
 /// Those that it had when it was looked at, and what is copied of them.
@@ -42,7 +42,7 @@ impl Files {
         writer: &mut Writer,
         interrupt: &Interrupt,
     ) -> Result<(), Error> {
-        let _yielding = Yielding::begin();
+        let _yielding = Yielding::begin(Half::Upper);
         writer.recognise_files(&self.copier.number(&self.named));
         self.copier.copy_ahead(&self.named, &mut Interruptible(interrupt, writer))
     }
