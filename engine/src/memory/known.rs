@@ -21,6 +21,14 @@ impl Known<'_> {
         self.sent.within(run.address, run.pages).chain(stale).filter(|run| run.pages > 0)
     }
 
+    /// Of these ranges by rising address, what is known. One step forward for each of them and for
+    /// each known run, where [`Self::within`] would look for the beginning every time.
+    pub(super) fn within_all(&self, ranges: &[Run]) -> impl Iterator<Item = Run> + '_ {
+        let mut both = common(self.sent, ranges);
+        both.extend(common(self.stale, ranges));
+        both.into_iter()
+    }
+
     /// What lies in none of these.
     pub(super) fn outside(&self, of: &PageSet) -> PageSet {
         let mut outside = PageSet::new();
@@ -50,6 +58,28 @@ impl Known<'_> {
     }
 }
 
+fn common(set: &PageSet, ranges: &[Run]) -> Vec<Run> {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Vec::new() };
+    let span = Run::covering(first.address, last.end());
+    let mut runs = set.within(span.address, span.pages).peekable();
+    let mut common = Vec::new();
+    for range in ranges {
+        while let Some(run) = runs.peek() {
+            let start = run.address.max(range.address);
+            let end = run.end().min(range.end());
+            if start < end {
+                common.push(Run::covering(start, end));
+            }
+            // What goes on behind this range may lie in the next one too.
+            if run.end() > range.end() {
+                break;
+            }
+            runs.next();
+        }
+    }
+    common
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +94,21 @@ mod tests {
         let stale = set(&[(0x20_2000, 0x20_3000), (0x80_0000, 0x80_1000)]);
         let known = Known { sent: &sent, stale: &stale };
         assert_eq!(known.first_of_each_table(), [0x1000, 0x20_2000, 0x40_0000, 0x80_0000]);
+    }
+
+    #[test]
+    fn what_many_ranges_have_in_common_is_what_each_of_them_has() {
+        let sent =
+            set(&[(0x1000, 0x3000), (0x5000, 0x9000), (0xb000, 0xc000), (0x2_0000, 0x3_0000)]);
+        let stale = set(&[(0x2000, 0x6000), (0x2_f000, 0x4_0000)]);
+        let known = Known { sent: &sent, stale: &stale };
+        let ranges = [(0, 0x1000), (0x2000, 0x6000), (0x7000, 0xb000), (0x2_8000, 0x3_8000)];
+        let ranges = ranges.map(|(start, end)| Run::covering(start, end));
+        for count in 0..=ranges.len() {
+            let one_by_one: PageSet =
+                ranges[..count].iter().flat_map(|r| known.within(*r)).collect();
+            assert_eq!(known.within_all(&ranges[..count]).collect::<PageSet>(), one_by_one);
+        }
     }
 
     #[test]

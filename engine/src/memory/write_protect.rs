@@ -222,18 +222,22 @@ impl WriteProtect {
         protect: bool,
         visit: &mut dyn FnMut(PageRun),
     ) -> Result<(), Error> {
-        let written = if self.marks_are_lost { Categories::NONE } else { Categories::WRITTEN };
-        for suspect in suspects {
+        let mut look = |range: Run, written: Categories| {
             let query = Query {
                 all: Categories::TRACKED.and(written),
                 none: self.not_ours(),
                 tell: Categories::ZERO_FRAME,
                 protect,
-                ..there(suspect.address, suspect.end())
+                ..there(range.address, range.end())
             };
-            self.scan(pagemap, &query, &mut |region| visit(run(region)))?;
+            self.scan(pagemap, &query, &mut |region| visit(run(region)))
+        };
+        if self.marks_are_lost {
+            return suspects.iter().try_for_each(|&range| look(range, Categories::NONE));
         }
-        Ok(())
+        let written = suspects::written(self.pid, suspects);
+        let written = written.on("scan the pages of", || self.object())?;
+        written.into_iter().try_for_each(|range| look(range, Categories::WRITTEN))
     }
 
     fn collect_untrackable(

@@ -13,7 +13,7 @@ use super::super::mapping::Mapping;
 use super::super::{PageSet, Run};
 use super::{Query, THERE, WriteProtect, private, there};
 use crate::error::{Error, OnObject as _};
-use crate::sys::pagemap::{Categories, Pagemap};
+use crate::sys::pagemap::{Categories, Pagemap, Region};
 use crate::sys::pages::are_there;
 
 /// What is found beside the written pages.
@@ -34,12 +34,13 @@ impl WriteProtect {
     ) -> Result<Gone, Error> {
         let mut gone = known.outside(&private(mappings));
         let any = Categories::NONE;
+        let mut holes = Vec::new();
         for doubt in self.doubts(known, suspects)?.runs() {
             let query = Query { none: THERE, any, ..there(doubt.address, doubt.end()) };
-            self.scan(pagemap, &query, &mut |region| {
-                gone.extend(known.within(Run::covering(region.start, region.end)));
-            })?;
+            let mut note = |region: Region| holes.push(Run::covering(region.start, region.end));
+            self.scan(pagemap, &query, &mut note)?;
         }
+        gone.extend(known.within_all(&holes));
         let mut in_doubt = PageSet::new();
         for mapping in mappings.iter().filter(|mapping| mapping.is_private_file()) {
             let known: PageSet = known.within(Run::covering(mapping.start, mapping.end)).collect();

@@ -37,6 +37,20 @@ pub(super) fn find(pid: i32, ranges: &PageSet) -> io::Result<Vec<Run>> {
     Ok(joined.0)
 }
 
+/// Of these, where a page is there that was written. Whose page it is costs 30 ns each, this 5 ns:
+/// a heap in which little was written is full of holes, which are suspects all of them.
+pub(super) fn written(pid: i32, suspects: &[Run]) -> io::Result<Vec<Run>> {
+    let mut pagemap = Pagemap::open(pid)?;
+    let mut written = Joined::default();
+    for run in suspects {
+        let query = Query { all: Categories::WRITTEN, ..there(run.address, run.end()) };
+        pagemap.scan(&query, &mut |region: Region| {
+            written.push(Run::covering(region.start, region.end));
+        })?;
+    }
+    Ok(written.0)
+}
+
 /// Cuts the ranges into `count` lists of about the same length.
 fn shares_of(ranges: &PageSet, count: u64) -> Vec<Vec<Run>> {
     let share_pages = ranges.pages().div_ceil(count).max(1);
