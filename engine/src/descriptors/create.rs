@@ -13,11 +13,12 @@ use crate::network::Flow;
 use crate::refusal::Refusal;
 use crate::sys;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
 use nix::unistd::Whence;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// More descriptors than any sane tree has; the kernel's own bound on one table, NR_OPEN.
 const DESCRIPTORS_MAX: usize = 1 << 20;
@@ -272,6 +273,6 @@ fn restore(fd: BorrowedFd<'_>, description: &DescriptionImage) -> io::Result<()>
 
 /// Pipes and the like always show an offset of 0 and cannot be told one.
 fn has_offset(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mode = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-    Ok(mode.is_file() || mode.is_dir())
+    let shape = fstat(fd)?.st_mode & libc::S_IFMT;
+    Ok(shape == libc::S_IFREG || shape == libc::S_IFDIR)
 }

@@ -112,13 +112,25 @@ impl Process {
         parse(seen)
     }
 
+    /// Such a file is made whole by its first read, so what leaves room has come to the end. To ask
+    /// for its size, and once more for the end, would take longer than the rest.
     fn fdinfo(&self, name: &str) -> io::Result<String> {
         let file = openat(&self.infos, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let mut text = String::with_capacity(256);
-        File::from(file).read_to_string(&mut text)?;
-        Ok(text)
+        let (mut file, mut text, mut length) = (File::from(file), vec![0; FDINFO_BYTES], 0);
+        loop {
+            length += file.read(&mut text[length..])?;
+            if length < text.len() {
+                break;
+            }
+            text.resize(text.len() * 2, 0);
+        }
+        text.truncate(length);
+        String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
+
+/// An epoll with six members fits.
+const FDINFO_BYTES: usize = 512;
 
 /// Gone since the table was listed: the link is missing, or the number is empty.
 fn is_closed(error: &io::Error) -> bool {

@@ -12,17 +12,28 @@ use std::os::unix::fs::MetadataExt as _;
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     lists: HashMap<u64, HashMap<u64, UnixSeen>>,
+    /// By process: 8 us each to find out, and a server has hundreds of sockets.
+    namespaces: HashMap<i32, u64>,
 }
 
 impl Peers {
     /// What the list of the process's network namespace says of a socket. `None`: it is not in it.
     pub(super) fn of(&mut self, pid: i32, inode: u64) -> io::Result<Option<UnixSeen>> {
+        let namespace = match self.namespaces.get(&pid) {
+            Some(&namespace) => namespace,
+            None => self.read_list(pid)?,
+        };
+        Ok(self.lists[&namespace].get(&inode).cloned())
+    }
+
+    fn read_list(&mut self, pid: i32) -> io::Result<u64> {
         let path = format!("/proc/{pid}/ns/net");
         let namespace = fs::metadata(&path)?.ino();
         if let std::collections::hash_map::Entry::Vacant(empty) = self.lists.entry(namespace) {
             empty.insert(list(&ask(&path, namespace)?)?);
         }
-        Ok(self.lists[&namespace].get(&inode).cloned())
+        self.namespaces.insert(pid, namespace);
+        Ok(namespace)
     }
 }
 
