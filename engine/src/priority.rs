@@ -9,9 +9,11 @@
 use crate::sys::priority;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, getpid, getsid};
-use std::fs;
+use std::collections::HashSet;
 use std::marker::PhantomData;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs, thread};
 
 /// Added to our nice value: a third of the processor time of a normal thread, sched(7). Twice as many
 /// steps made no gap shorter, and a tenth of the time is not enough to copy a busy program.
@@ -32,7 +34,9 @@ struct Asked {
 #[derive(Clone, Copy, Debug)]
 struct Usual {
     nice: i32,
-    /// `None` where there are more than sched_getaffinity(2) has room for here.
+    /// All that there can ever be, if we are bound to none: a thread that was told which ones there
+    /// are would not follow a cpuset(7) that grows. `None` where there are more than
+    /// sched_getaffinity(2) has room for here.
     processors: Option<CpuSet>,
 }
 
@@ -41,7 +45,7 @@ static ASKED: Mutex<Asked> =
 
 /// The part of the processors to which our threads keep. A host that receives one tree and gives
 /// another away has them apart.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Half {
     #[default]
     Lower,
@@ -55,8 +59,8 @@ pub enum Half {
 /// (cgroups, and autogroups: one for each session) shifts the account of a group whenever its load on
 /// a processor changes, and Linux 6.18 shifts it to the group's advantage: threads that wake one
 /// another on several processors have kept others from running for 50 ms, and in a trial for seconds.
-/// A group on one processor has a constant share there, and nobody waits longer than 5 ms
-/// (docs/kernel-notes.md).
+/// Where half is one processor, the group's share of it is constant, and nobody waited longer than
+/// 5 ms (docs/decisions/0005-half-of-the-processors.md).
 #[derive(Debug)]
 pub struct Aside(());
 
@@ -141,33 +145,57 @@ impl Drop for ThreadYields {
     }
 }
 
-/// Starts a process that is not of our ranks: a child is born with those of the thread that made it.
+/// Starts a process with the nice value and on the processors that we were started with: a child is
+/// born with those of the thread that makes it. Its session stays ours, and what that ranks.
 pub(crate) fn as_usual<T>(start: impl FnOnce() -> T) -> T {
-    let asked = lock();
-    let Some(usual) = asked.usual else { return start() };
-    let (nice, processors) = (priority::nice(0), processors());
-    set(0, usual.nice);
-    keep_to(0, usual.processors);
-    let started = start();
-    set(0, nice);
-    keep_to(0, processors);
-    started
+    let _rank = UsualForNow::begin();
+    start()
+}
+
+/// The lock is not held meanwhile: another migration may be about to freeze its tree.
+struct UsualForNow {
+    thread: PhantomData<*const ()>,
+}
+
+impl UsualForNow {
+    fn begin() -> Self {
+        if let Some(usual) = lock().usual {
+            set(0, usual.nice);
+            keep_to(0, usual.processors);
+        }
+        Self { thread: PhantomData }
+    }
+}
+
+impl Drop for UsualForNow {
+    fn drop(&mut self) {
+        let asked = lock();
+        if let Some(usual) = asked.usual {
+            set(0, asked.nice(usual));
+            keep_to(0, asked.processors(usual));
+        }
+    }
+}
+
+/// How many processors we may use when nothing is copied.
+pub(crate) fn processor_count() -> usize {
+    let mask = as_usual(processors);
+    mask.map_or(1, |mask| members(&mask).len())
 }
 
 fn change(how: impl FnOnce(&mut Asked)) {
     let mut asked = lock();
-    let before = (asked.is_yielding(), asked.is_aside());
+    let before = (asked.is_yielding(), asked.part());
     how(&mut asked);
     let usual = *asked.usual.get_or_insert_with(Usual::of_this_thread);
-    let after = (asked.is_yielding(), asked.is_aside());
-    if after.0 != before.0 {
-        let nice = if after.0 { lower(usual.nice) } else { usual.nice };
-        threads().for_each(|tid| set(tid, nice));
+    if asked.is_yielding() != before.0 {
+        let nice = asked.nice(usual);
+        for_all_threads(|tid| set(tid, nice));
         set_session(nice);
     }
-    if after.1 != before.1 {
-        let half = usual.processors.map(|all| if after.1 { asked.half.of(&all) } else { all });
-        threads().for_each(|tid| keep_to(tid, half));
+    if asked.part() != before.1 {
+        let processors = asked.processors(usual);
+        for_all_threads(|tid| keep_to(tid, processors));
     }
 }
 
@@ -176,22 +204,60 @@ impl Asked {
         self.yielding > 0 && self.urgent == 0
     }
 
-    fn is_aside(&self) -> bool {
-        self.aside > 0 && self.urgent == 0
+    /// `None`: everywhere.
+    fn part(&self) -> Option<Half> {
+        (self.aside > 0 && self.urgent == 0).then_some(self.half)
+    }
+
+    fn nice(&self, usual: Usual) -> i32 {
+        if self.is_yielding() { lower(usual.nice) } else { usual.nice }
+    }
+
+    fn processors(&self, usual: Usual) -> Option<CpuSet> {
+        let Some(half) = self.part() else { return usual.processors };
+        usual.there_now().map(|all| half.of(&all))
     }
 }
 
 impl Usual {
     fn of_this_thread() -> Self {
-        Self { nice: priority::nice(0), processors: processors() }
+        let now = processors();
+        let is_bound = elsewhere(|| {
+            keep_to(0, Some(all_processors()));
+            processors() != now
+        });
+        let processors = if is_bound { now } else { now.map(|_| all_processors()) };
+        Self { nice: priority::nice(0), processors }
     }
+
+    fn there_now(self) -> Option<CpuSet> {
+        elsewhere(|| {
+            keep_to(0, self.processors);
+            processors()
+        })
+    }
+}
+
+/// On a thread of its own, whose processors are nobody's concern afterwards.
+fn elsewhere<T: Send>(look: impl FnOnce() -> T + Send) -> T {
+    let looked = thread::scope(|scope| scope.spawn(look).join());
+    looked.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn all_processors() -> CpuSet {
+    let mut all = CpuSet::new();
+    (0..CpuSet::count()).for_each(|cpu| all.set(cpu).expect("it is one of the set's"));
+    all
+}
+
+fn members(set: &CpuSet) -> Vec<usize> {
+    (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu) == Ok(true)).collect()
 }
 
 impl Half {
     /// One processor at least, which is all of them where there is one.
     fn of(self, all: &CpuSet) -> CpuSet {
-        let there = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu) == Ok(true));
-        let there: Vec<usize> = there.collect();
+        let there = members(all);
         let size = (there.len() / 2).max(1).min(there.len());
         let half = match self {
             Self::Lower => &there[..size],
@@ -214,6 +280,18 @@ fn keep_to(tid: i32, processors: Option<CpuSet>) {
 
 fn lower(usual: i32) -> i32 {
     (usual + NICE_STEPS).min(NICE_MAX)
+}
+
+/// Also those that a thread makes before its turn comes: they are born as it was.
+fn for_all_threads(mut apply: impl FnMut(i32)) {
+    let mut seen = HashSet::new();
+    loop {
+        let new: Vec<i32> = threads().filter(|tid| seen.insert(*tid)).collect();
+        if new.is_empty() {
+            return;
+        }
+        new.into_iter().for_each(&mut apply);
+    }
 }
 
 fn threads() -> impl Iterator<Item = i32> {
@@ -271,6 +349,7 @@ mod tests {
         }
         let usual = priority::nice(0);
         let everywhere = processors().unwrap();
+        assert_eq!(processor_count(), members(&everywhere).len());
         let (lower_half, upper_half) = (Half::Lower.of(&everywhere), Half::Upper.of(&everywhere));
         let copying = Yielding::begin(Half::Upper);
         assert_eq!((priority::nice(0), processors()), (lower(usual), Some(upper_half)));
@@ -307,6 +386,12 @@ mod tests {
         assert_eq!(Half::Upper.of(&of(&[1, 4, 6])), of(&[6]));
         assert_eq!(Half::Lower.of(&of(&[0, 1, 2, 3])), of(&[0, 1]));
         assert_eq!(Half::Upper.of(&of(&[0, 1, 2, 3])), of(&[2, 3]));
-        assert_eq!(Half::Upper.of(&of(&[5])), of(&[5]));
+    }
+
+    #[test]
+    fn one_processor_is_both_halves() {
+        let mut only = CpuSet::new();
+        only.set(5).unwrap();
+        assert_eq!((Half::Lower.of(&only), Half::Upper.of(&only)), (only, only));
     }
 }

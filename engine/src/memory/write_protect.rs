@@ -222,22 +222,23 @@ impl WriteProtect {
         protect: bool,
         visit: &mut dyn FnMut(PageRun),
     ) -> Result<(), Error> {
-        let mut look = |range: Run, written: Categories| {
+        let (ranges, mark) = if self.marks_are_lost {
+            (suspects.to_vec(), Categories::NONE)
+        } else {
+            let written = suspects::written(pagemap, suspects);
+            (written.on("scan the pages of", || self.object())?, Categories::WRITTEN)
+        };
+        for range in ranges {
             let query = Query {
-                all: Categories::TRACKED.and(written),
+                all: Categories::TRACKED.and(mark),
                 none: self.not_ours(),
                 tell: Categories::ZERO_FRAME,
                 protect,
                 ..there(range.address, range.end())
             };
-            self.scan(pagemap, &query, &mut |region| visit(run(region)))
-        };
-        if self.marks_are_lost {
-            return suspects.iter().try_for_each(|&range| look(range, Categories::NONE));
+            self.scan(pagemap, &query, &mut |region| visit(run(region)))?;
         }
-        let written = suspects::written(self.pid, suspects);
-        let written = written.on("scan the pages of", || self.object())?;
-        written.into_iter().try_for_each(|range| look(range, Categories::WRITTEN))
+        Ok(())
     }
 
     fn collect_untrackable(

@@ -8,6 +8,7 @@ use crate::args;
 use crate::batch::Batch;
 use crate::clocks::Clocks;
 use crate::error::{Error, Object, OnObject as _};
+use crate::priority::as_usual;
 use crate::puppet::{ARENA_BYTES, Puppet, Steered, find_syscall};
 use crate::sys::process::{fork_parked, reap};
 use crate::tracee::{OnOurDeath, Outcome, Running, Stopped};
@@ -39,7 +40,7 @@ impl Cradle {
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Self, Error> {
         let object = || pid.map_or(Object::Host, |pid| Object::Process { pid });
-        let pid = fork_parked(pid, cgroup).on("make a first process on", object)?;
+        let pid = as_usual(|| fork_parked(pid, cgroup)).on("make a first process on", object)?;
         let Outcome::Alive(running) = Running::seize(pid, pid, OnOurDeath::Dies)? else {
             return Err(Error::invalid("seize", object(), "it died"));
         };

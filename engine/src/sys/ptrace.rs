@@ -1,10 +1,10 @@
 //! ptrace(2), one wrapper a request. Only the thread that seized a tracee may use them on it.
 
 use super::alarm::Alarm;
+use crate::priority::processor_count;
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// `struct ptrace_rseq_configuration`, Linux 5.13.
@@ -187,7 +187,7 @@ const SPIN_WAIT: Duration = Duration::from_micros(50);
 /// On a single processor the thread could not do it while we look.
 fn spin_wait() -> Duration {
     static WAIT: OnceLock<Duration> = OnceLock::new();
-    let is_single = || thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    let is_single = || processor_count() == 1;
     *WAIT.get_or_init(|| if is_single() { Duration::ZERO } else { SPIN_WAIT })
 }
 

@@ -104,7 +104,7 @@ impl<'a> Course<'a> {
 
     fn store(&mut self, mut writer: Writer, afterwards: Afterwards) -> Result<Stored, Error> {
         self.copy_ahead(&mut writer)?;
-        let _urgent = Urgent::begin();
+        let urgent = Urgent::begin();
         let began = self.freeze()?;
         let layout = self.tree.frozen_layout()?;
         writer.shape(&layout)?;
@@ -121,6 +121,8 @@ impl<'a> Course<'a> {
             self.tree.thaw()?;
             stood_still = began.elapsed();
         }
+        drop(urgent);
+        let _yielding = Yielding::begin(Half::Upper);
         buffer.flush()?;
         // What can fail or be cancelled comes before there is an image.
         match afterwards {

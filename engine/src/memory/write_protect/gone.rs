@@ -1,8 +1,8 @@
 //! Which known pages hold nothing any more.
 //!
-//! To ask of every page whether it is there takes 9 ns a page, and this is done in the freeze. A
+//! To ask of every page whether it is there takes 2 to 10 ns a page, and this is done in the freeze. A
 //! page that was thrown away alone has an empty entry in its page table, and is a suspect, which
-//! the kernel tells four times faster. Where the whole table went with it (a huge page, a
+//! the kernel has told already. Where the whole table went with it (a huge page, a
 //! discarded 2 MiB since Linux 6.14, a mapping put over it), Linux 6.18 calls it written in a
 //! mapping that is registered, and says nothing where none is: a new mapping without a page. So of
 //! every 2 MiB one page is asked for. That is done with move_pages(2), which takes them all at
