@@ -1,6 +1,6 @@
 //! The benchmark, with everything it needs: a release build, and the peer if one is asked for.
 
-use crate::{command, criu, install};
+use crate::{command, criu, hot_paths, install};
 use anyhow::Result;
 use clap::ValueEnum;
 use std::process::{Command, ExitCode};
@@ -16,6 +16,12 @@ pub(crate) struct Options {
     /// Say the table in Markdown, as for docs/performance.md.
     #[arg(long)]
     markdown: bool,
+    /// The hot paths instead of moves: each in relation to a yardstick, beside docs/hot-paths.json.
+    #[arg(long, conflicts_with_all = ["quick", "vs", "markdown", "loads"])]
+    micro: bool,
+    /// Make what is measured the new docs/hot-paths.json.
+    #[arg(long, requires = "micro")]
+    save: bool,
     /// Only these loads.
     loads: Vec<String>,
 }
@@ -26,6 +32,9 @@ enum Peer {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.micro {
+        return hot_paths::run(options.save).map(|()| ExitCode::SUCCESS);
+    }
     install::for_scenarios()?;
     let mut bench = Command::new("target/release/bench");
     bench.args(options.quick.then_some("--quick")).args(options.markdown.then_some("--markdown"));

@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod fuzz;
 mod guests;
+mod hot_paths;
 mod install;
 mod packages;
 mod summary;
@@ -70,6 +71,7 @@ enum Task {
         mib: u64,
     },
     /// Measure moves of many loads, and of how long programs stand still: target/bench/bench.html.
+    /// Or the hot paths alone.
     Bench(bench::Options),
 }
 

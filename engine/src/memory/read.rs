@@ -351,7 +351,7 @@ fn alike(address: u64, bytes: &[u8]) -> impl Iterator<Item = (Alike, u64, &[u8])
 }
 
 /// Most pages differ in their first word, and a page of zeros is read at the speed of memory.
-pub(super) fn is_zero(page: &[u8]) -> bool {
+pub fn is_zero(page: &[u8]) -> bool {
     let (words, rest) = page.as_chunks::<64>();
     words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }
