@@ -117,7 +117,7 @@ pub fn every_pid() -> io::Result<Vec<i32>> {
 /// The thread ids of a process, its own first; none when it has ended.
 pub fn threads(pid: i32) -> Result<Vec<i32>, Error> {
     let entries = match fs::read_dir(format!("/proc/{pid}/task")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if gone(&error) => return Ok(Vec::new()),
         other => other.on("list the threads of", || Object::Process { pid })?,
     };
     let mut tids: Vec<i32> =

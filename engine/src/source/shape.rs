@@ -23,6 +23,9 @@ pub(super) struct Shape {
     images: Vec<MappingImage>,
 }
 
+/// How often mappings may change while their files are looked at.
+const LOOKS_MAX: usize = 8;
+
 impl Shape {
     pub(super) fn of(process: &Process, space: u32) -> Self {
         Self {
@@ -57,12 +60,7 @@ impl Shape {
         spaces: &mut Spaces,
         identities: &mut Identities,
     ) -> Result<ProcessLayout, Error> {
-        self.look(objects, spaces)?;
-        if self.images.is_empty() {
-            let image =
-                |(mapping, kind)| mappings::image(self.pid, mapping, kind, identities, objects);
-            self.images = self.mappings_with_kinds().map(image).collect::<Result<_, _>>()?;
-        }
+        self.look_until_it_holds(objects, spaces, identities)?;
         Ok(ProcessLayout {
             space: self.space,
             forked_from: self.forked_from,
@@ -71,6 +69,33 @@ impl Shape {
             descriptors_end: descriptors_end(self.pid)?,
             ..ids(process)
         })
+    }
+
+    /// The process runs: a mapping may be gone, or one with its neighbour, before its file is opened.
+    fn look_until_it_holds(
+        &mut self,
+        objects: &mut Objects,
+        spaces: &mut Spaces,
+        identities: &mut Identities,
+    ) -> Result<(), Error> {
+        for _ in 1..LOOKS_MAX {
+            self.look(objects, spaces)?;
+            match self.picture(objects, identities) {
+                Err(error) if error.is_gone() && tree::is_alive(self.pid) => {}
+                pictured => return pictured,
+            }
+        }
+        self.look(objects, spaces)?;
+        self.picture(objects, identities)
+    }
+
+    fn picture(&mut self, objects: &Objects, identities: &mut Identities) -> Result<(), Error> {
+        if self.images.is_empty() {
+            let image =
+                |(mapping, kind)| mappings::image(self.pid, mapping, kind, identities, objects);
+            self.images = self.mappings_with_kinds().map(image).collect::<Result<_, _>>()?;
+        }
+        Ok(())
     }
 
     fn look(&mut self, objects: &mut Objects, spaces: &mut Spaces) -> Result<(), Error> {
