@@ -60,6 +60,7 @@ struct Listen {
 impl Cli {
     pub fn run(self) -> ExitCode {
         log_to_stderr();
+        engine::heap::share();
         match self.perform() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

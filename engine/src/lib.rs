@@ -16,6 +16,7 @@ pub mod features;
 pub mod freeze;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod heap;
 pub mod hooks;
 pub mod host;
 pub mod image;

@@ -7,6 +7,7 @@ pub(crate) mod datagram;
 pub(crate) mod device;
 pub(crate) mod fd;
 pub(crate) mod filter;
+pub(crate) mod heap;
 #[cfg(test)]
 pub(crate) mod here;
 pub(crate) mod holder;

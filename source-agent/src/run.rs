@@ -25,6 +25,7 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_standard_error("warn");
+    engine::heap::share();
     if let Err(error) = cli.seclude() {
         return Complaint::failed(format!("{error}: {}", error.source)).say();
     }
@@ -36,6 +37,7 @@ pub fn main() -> ExitCode {
 pub fn serve() -> ExitCode {
     let options = Service::parse();
     log_to_standard_error("info");
+    engine::heap::share();
     let serving = async { service::run(options).await.map(|()| ExitCode::SUCCESS) };
     runtime().and_then(|runtime| run(runtime, serving)).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
