@@ -99,8 +99,7 @@ pub enum Scope {
 pub struct Subject<'a> {
     pub pid: i32,
     pub tid: i32,
-    /// The text of `/proc/{tid}/status`, empty while restoring. It may be from before the freeze,
-    /// because reading it costs 12 us a thread; what is taken from it is confirmed in the batch.
+    /// The text of `/proc/{tid}/status`, of the thread as it stands; empty while restoring.
     pub status: &'a str,
 }
 

@@ -2,61 +2,34 @@
 //! its processes.
 
 mod memory_fields;
+mod statuses;
 mod threads;
 
+use self::statuses::Statuses;
 use crate::args;
-use crate::aspects::{self, Scope, Subject, read_status};
+use crate::aspects::{self, Scope, Subject};
 use crate::batch::Batch;
-use crate::error::{Error, Object, OnObject as _};
+use crate::error::{Error, Object};
 use crate::freeze::Frozen;
 use crate::image::ProcessImage;
 use crate::memory::mapping::Mapping;
 use crate::puppet::{Puppet, Steered, find_syscall, free_address};
 use crate::tracee::OnOurDeath;
-use std::borrow::Cow;
-use std::collections::HashMap;
-
-/// `/proc/TID/status` of threads, read before the freeze: 12 us each. What is taken from it is
-/// confirmed by the thread itself.
-#[derive(Debug, Default)]
-pub(crate) struct Statuses(HashMap<i32, String>);
-
-impl Statuses {
-    /// Reads those of these threads, and forgets all others.
-    pub(crate) fn read(&mut self, tids: impl Iterator<Item = i32>) {
-        // A thread that has ended meanwhile is not captured either.
-        self.0 = tids.filter_map(|tid| Some((tid, read_status(tid).ok()?))).collect();
-    }
-
-    fn of(&self, tid: i32) -> Result<Cow<'_, str>, Error> {
-        match self.0.get(&tid) {
-            Some(text) => Ok(Cow::Borrowed(text)),
-            None => {
-                let text =
-                    read_status(tid).on("read the status of", || Object::Thread { pid: tid, tid });
-                text.map(Cow::Owned)
-            }
-        }
-    }
-}
 
 /// Captures one frozen process with its threads. `mappings` are those it has now.
-pub(crate) fn process(
-    frozen: &Frozen,
-    mappings: &[Mapping],
-    statuses: &Statuses,
-) -> Result<ProcessImage, Error> {
+pub(crate) fn process(frozen: &Frozen, mappings: &[Mapping]) -> Result<ProcessImage, Error> {
     let process = &frozen.process;
     if frozen.threads.is_empty() {
         return Ok(zombie(frozen));
     }
     // The leader may have ended before the others; any thread speaks for the process.
     let spokesman = &frozen.threads[0];
+    let statuses = Statuses::read(&frozen.threads)?;
     let syscall_at = find_syscall(process.pid)?;
     let steered = Steered::begin(spokesman)?;
     let arena_at = arena_address(process.pid, mappings)?;
     let puppet = Puppet::open(&steered, arena_at, syscall_at, OnOurDeath::Runs)?;
-    let captured = with_puppet(frozen, statuses, &puppet, &steered);
+    let captured = with_puppet(frozen, &statuses, &puppet, &steered);
     // Also when something failed: no mapping of ours stays behind in somebody's program.
     puppet.close(&steered, syscall_at)?;
     steered.end()?;
@@ -70,9 +43,8 @@ fn with_puppet(
     steered: &Steered<'_>,
 ) -> Result<ProcessImage, Error> {
     let process = &frozen.process;
-    let spokesman = steered.thread().tid();
-    let status = statuses.of(spokesman)?;
-    let subject = Subject { pid: process.pid, tid: spokesman, status: &status };
+    let status = statuses.of(steered.thread());
+    let subject = Subject { pid: process.pid, tid: steered.thread().tid(), status };
     let mut batch = Batch::new();
     let brk = batch.try_call(libc::SYS_brk, args![0]);
     let asked = aspects::ask_all(Scope::Process, &subject, &mut batch);

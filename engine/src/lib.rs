@@ -30,6 +30,7 @@ pub mod puppet;
 mod refusal;
 pub mod restore;
 pub mod source;
+mod spread;
 pub mod stage;
 mod stopwatch;
 #[allow(unsafe_code, reason = "the one place that speaks to the kernel behind the compiler's back")]

@@ -1,7 +1,8 @@
 //! A stopped thread that makes system calls for us.
 //!
 //! The code it runs and the calls it makes lie in an *arena*: a memfd mapped both here and there,
-//! so a batch costs one round trip through the scheduler and no copying into foreign memory.
+//! so a batch costs one round trip through the scheduler and no copying into foreign memory; many
+//! threads make theirs at the same time, each in a [`lane`] of the arena.
 //! Before the arena exists, and to remove it again, calls are made one at a time at a `syscall`
 //! instruction that the process has anyway, in its vdso.
 //!
@@ -10,38 +11,34 @@
 //! a few bytes of code for a single call ([`detour`]), where there is room for them.
 
 mod detour;
+mod lane;
 mod places;
 mod steered;
+mod walk;
 mod way_back;
 
+use self::lane::Lane;
 use self::places::zero_byte;
 pub use self::places::{find_syscall, free_address};
 pub use self::steered::Steered;
-use self::steered::all_signals_but;
-use self::way_back::WayBack;
+pub(crate) use self::walk::Errand;
 use crate::arch::x86_64::blob;
-use crate::batch::{Answers, Arg, Batch, Bytes, Entry};
+use crate::batch::Batch;
 use crate::error::{Error, OnObject as _};
 use crate::sys::process::{pidfd_getfd, pidfd_open};
-use crate::sys::ptrace::{self, Event};
 use crate::sys::shared_bytes::SharedBytes;
 use crate::tracee::OnOurDeath;
-use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
 pub const ARENA_BYTES: u64 = ARENA_LENGTH as u64;
 const ARENA_LENGTH: usize = 1 << 20;
-const FRAME_OFFSET: usize = 4096;
-const ENTRIES_OFFSET: usize = FRAME_OFFSET + way_back::FRAME_BYTES_MAX;
-const BYTES_OFFSET: usize = 256 << 10;
-const ENTRIES_MAX: usize = (BYTES_OFFSET - ENTRIES_OFFSET) / blob::ENTRY_BYTES;
-const BYTES_MAX: usize = ARENA_LENGTH - BYTES_OFFSET;
 
 impl Batch {
     /// Whether it is time to run it: a batch has room for more than two thousand calls.
     pub fn is_full(&self) -> bool {
-        self.entries.len() > ENTRIES_MAX / 2 || self.bytes.len() > BYTES_MAX / 2
+        let Lane { bytes, .. } = Lane::WHOLE;
+        self.entries.len() > Lane::WHOLE.entries_max() / 2 || self.bytes.len() > bytes.len() / 2
     }
 }
 
@@ -126,145 +123,9 @@ impl Puppet {
         Self { arena: Rc::clone(&self.arena), address }
     }
 
-    /// Makes the thread do the whole batch. A call that had to succeed and failed is the error.
-    pub fn run(&self, steered: &Steered<'_>, batch: &Batch) -> Result<Answers, Error> {
-        let answers = self.run_unchecked(steered, batch)?;
-        answers.check(batch)?;
-        Ok(answers)
-    }
-
-    /// A batch may have more calls than there is room for; its bytes must fit at once.
-    fn run_unchecked(&self, steered: &Steered<'_>, batch: &Batch) -> Result<Answers, Error> {
-        let mut results = Vec::with_capacity(batch.entries.len());
-        if batch.bytes.len() > BYTES_MAX {
-            let object = steered.thread().object();
-            return Err(Error::invalid("steer", object, "a batch has too many bytes"));
-        }
-        self.put_bytes(batch);
-        let ends = self.prepare_end(steered)?;
-        while results.len() < batch.entries.len() {
-            let end = batch.entries.len().min(results.len() + ENTRIES_MAX);
-            self.walk(steered, batch, results.len()..end, ends, &mut results)?;
-        }
-        // Other threads use the arena next, and the frame in it with it.
-        if ends.is_some() {
-            steered.put_back()?;
-        }
-        Ok(Answers { results, bytes: self.arena.memory.read(BYTES_OFFSET, batch.bytes.len()) })
-    }
-
-    fn put_bytes(&self, batch: &Batch) {
-        self.arena.memory.write(BYTES_OFFSET, &batch.bytes);
-        for &(at, to) in &batch.pointers {
-            let address = self.bytes_address(to).to_ne_bytes();
-            self.arena.memory.write(BYTES_OFFSET + at, &address);
-        }
-    }
-
-    /// How a walk ends: `None` in a trap, as a stub's does. A program gets its way back.
-    fn prepare_end(&self, steered: &Steered<'_>) -> Result<Option<blob::WayBack>, Error> {
-        if self.arena.on_our_death == OnOurDeath::Dies {
-            return Ok(None);
-        }
-        let frame = self.address + FRAME_OFFSET as u64;
-        if steered.way_back.get().is_none() {
-            let made = WayBack::make(steered, frame)?;
-            steered.way_back.set(made).expect("it was not set, and nobody else is here");
-        }
-        let way_back = steered.way_back.get().expect("it was just set");
-        way_back.frame().write(|at, bytes| self.arena.memory.write(FRAME_OFFSET + at, bytes));
-        Ok(Some(blob::WayBack { signal: way_back.signal(), frame }))
-    }
-
-    fn walk(
-        &self,
-        steered: &Steered<'_>,
-        batch: &Batch,
-        range: Range<usize>,
-        ends: Option<blob::WayBack>,
-        results: &mut Vec<i64>,
-    ) -> Result<(), Error> {
-        let thread = steered.thread();
-        let entries = self.encode(batch, range.clone(), results);
-        self.arena.memory.write(ENTRIES_OFFSET, &entries);
-        self.set_out(steered, range.len(), ends)?;
-        let first = self.address + ENTRIES_OFFSET as u64;
-        thread
-            .run_to(|tid| ptrace::cont(tid, 0), self.end_of_walk(steered, ends), steered.limit)
-            .map_err(|error| unended_in(steered, error, first, &batch.entries[range]))?;
-        let walked = self.arena.memory.read(ENTRIES_OFFSET, entries.len());
-        results.extend(walked.chunks_exact(blob::ENTRY_BYTES).map(|entry| {
-            let result = &entry[blob::RESULT_OFFSET..blob::RESULT_OFFSET + 8];
-            i64::from_ne_bytes(result.try_into().expect("eight bytes"))
-        }));
-        Ok(())
-    }
-
-    /// Everything that the thread needs is in the arena: with its first step it goes all the way.
-    fn set_out(
-        &self,
-        steered: &Steered<'_>,
-        count: usize,
-        ends: Option<blob::WayBack>,
-    ) -> Result<(), Error> {
-        let (code, first) = (self.address, self.address + ENTRIES_OFFSET as u64);
-        let registers = blob::walking(steered.registers(), code, first, count as u64, ends);
-        let signal = ends.map_or(libc::SIGTRAP, |way_back| way_back.signal);
-        steered.take(&registers, all_signals_but(signal))
-    }
-
-    /// A program's own signal of that number may come from outside at any time, but then it does
-    /// not stand where the code has just sent it.
-    fn end_of_walk(
-        &self,
-        steered: &Steered<'_>,
-        ends: Option<blob::WayBack>,
-    ) -> impl Fn(Event) -> bool {
-        let behind = self.address + blob::WAY_BACK_OFFSET;
-        let tid = steered.thread().tid();
-        move |event| match ends {
-            None => event == Event::Signal(libc::SIGTRAP),
-            Some(way_back) => {
-                event == Event::Signal(way_back.signal)
-                    && ptrace::registers(tid).is_ok_and(|registers| registers.rip == behind)
-            }
-        }
-    }
-
-    /// The entries of `range`; `results` are those of all entries before it.
-    fn encode(&self, batch: &Batch, range: Range<usize>, results: &[i64]) -> Vec<u8> {
-        let from = range.start;
-        let mut entries = vec![0_u8; range.len() * blob::ENTRY_BYTES];
-        let mut put = |offset: usize, word: u64| {
-            entries[offset..offset + 8].copy_from_slice(&word.to_ne_bytes());
-        };
-        let mut uses = vec![0_usize; range.len()];
-        for (index, entry) in batch.entries[range].iter().enumerate() {
-            let start = index * blob::ENTRY_BYTES;
-            put(start, entry.number.cast_unsigned());
-            for (position, arg) in entry.args.iter().enumerate() {
-                let at = start + blob::ARGUMENT_OFFSET + position * 8;
-                match *arg {
-                    Arg::Value(value) => put(at, value),
-                    Arg::Bytes(Bytes { offset, .. }) => put(at, self.bytes_address(offset)),
-                    Arg::Result(call) if call.0 < from => put(at, results[call.0].cast_unsigned()),
-                    Arg::Result(call) => {
-                        let earlier = call.0 - from;
-                        assert!(earlier < index, "a result is used after its call");
-                        let store = blob::RESULT_OFFSET + 8 + uses[earlier] * 8;
-                        assert!(store < blob::ENTRY_BYTES, "a result is used at most twice");
-                        uses[earlier] += 1;
-                        let address = self.address + (ENTRIES_OFFSET + at) as u64;
-                        put(earlier * blob::ENTRY_BYTES + store, address);
-                    }
-                }
-            }
-        }
-        entries
-    }
-
-    fn bytes_address(&self, offset: usize) -> u64 {
-        self.address + (BYTES_OFFSET + offset) as u64
+    /// Whether what is steered is a stub of ours, and no program.
+    fn dies_with_us(&self) -> bool {
+        self.arena.on_our_death == OnOurDeath::Dies
     }
 
     /// Unmaps the arena, by a `syscall` instruction outside of it.
@@ -274,18 +135,8 @@ impl Puppet {
     }
 }
 
-/// The code holds the address of the entry that it is at in rbx.
-fn unended_in(steered: &Steered<'_>, error: Error, first: u64, entries: &[Entry]) -> Error {
-    let at = steered.thread().registers().map_or(0, |registers| registers.rbx);
-    let index = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX) / blob::ENTRY_BYTES;
-    let Some(entry) = entries.get(index) else { return error };
-    let (action, object) = match entry.action {
-        Some(action) => (action, entry.object.clone()),
-        None => ("steer", steered.thread().object()),
-    };
-    steered.unended(error, entry.number, action, object)
-}
-
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod our_death;
 

@@ -15,7 +15,6 @@ mod sharing;
 mod surroundings;
 mod tracked;
 
-use crate::capture::Statuses;
 use crate::clocks::Clocks;
 use crate::descriptors::{self, Table};
 use crate::error::{Error, Object};
@@ -91,7 +90,6 @@ pub struct Source {
     objects: Objects,
     identities: Identities,
     vdso: Vec<u8>,
-    statuses: Statuses,
     network: Network,
     /// When it lives in a network namespace of its own.
     surroundings: Option<Surroundings>,
@@ -119,7 +117,6 @@ impl Source {
             objects: Objects::default(),
             identities: Identities::default(),
             vdso: crate::stage::vdso::of_process(root)?.unwrap_or_default(),
-            statuses: Statuses::default(),
             network: Network::default(),
             table: None,
         })
@@ -138,7 +135,6 @@ impl Source {
         processes.retain(|process| process.pid == self.root || !process.is_vforked());
         let mut layout = self.layout_of(&processes, None)?;
         sharing::settle(&mut self.tracked, &mut layout.processes, &mut self.spaces, before)?;
-        self.statuses.read(layout.processes.iter().flat_map(|p| p.tids.iter().copied()));
         Ok(layout)
     }
 

@@ -285,9 +285,24 @@ impl Stopped {
         wanted: impl Fn(Event) -> bool,
         limit: Duration,
     ) -> Result<(), Error> {
+        self.resume(resume)?;
+        self.wait_to(resume, wanted, limit)
+    }
+
+    /// The first half of [`Self::run_to`]: it runs, and others can be sent on their way meanwhile.
+    pub(crate) fn resume(&self, resume: fn(i32) -> io::Result<()>) -> Result<(), Error> {
+        resume(self.tid).on("continue", || self.object())
+    }
+
+    /// The second half of [`Self::run_to`].
+    pub(crate) fn wait_to(
+        &self,
+        resume: fn(i32) -> io::Result<()>,
+        wanted: impl Fn(Event) -> bool,
+        limit: Duration,
+    ) -> Result<(), Error> {
         let end = Instant::now() + limit;
         loop {
-            resume(self.tid).on("continue", || self.object())?;
             let left = end.saturating_duration_since(Instant::now());
             match self.next_within(left).on("wait for", || self.object())? {
                 event if wanted(event) => return Ok(()),
@@ -307,6 +322,7 @@ impl Stopped {
                 Event::Signal(signal) => self.held_back.borrow_mut().push(signal),
                 Event::Ptrace(_) | Event::GroupStop(_) | Event::Syscall => {}
             }
+            self.resume(resume)?;
         }
     }
 

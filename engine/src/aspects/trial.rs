@@ -100,12 +100,8 @@ pub(super) fn set(batch: &mut Batch, number: i64, args: &[crate::batch::Arg]) {
 
 /// This thread's state.
 pub(super) fn capture<A: Aspect>() -> A::Image {
-    capture_with::<A>(&read_status(this_thread().tid).unwrap())
-}
-
-/// This thread's state, asked for with a status text that may be out of date.
-pub(super) fn capture_with<A: Aspect>(status: &str) -> A::Image {
-    let subject = Subject { status, ..this_thread() };
+    let status = read_status(this_thread().tid).unwrap();
+    let subject = Subject { status: &status, ..this_thread() };
     let mut batch = Batch::new();
     let asked = A::ask(&subject, &mut batch);
     let answers = run_here(&batch);

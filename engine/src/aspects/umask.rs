@@ -6,8 +6,7 @@
 use super::{Aspect, Scope, Subject, field};
 use crate::args;
 use crate::batch::{Answers, Batch};
-use crate::error::{Error, OnObject as _};
-use std::io;
+use crate::error::Error;
 
 pub(super) struct Umask;
 
@@ -21,19 +20,12 @@ impl Aspect for Umask {
     const NAME: &'static str = "umask";
     const SCOPE: Scope = Scope::Process;
     type Image = Image;
-    type Asked = io::Result<String>;
+    type Asked = ();
 
-    fn ask(subject: &Subject<'_>, _batch: &mut Batch) -> Self::Asked {
-        subject.text("status")
-    }
+    fn ask(_subject: &Subject<'_>, _batch: &mut Batch) {}
 
-    fn read(
-        subject: &Subject<'_>,
-        status: Self::Asked,
-        _answers: &Answers,
-    ) -> Result<Image, Error> {
-        let status = status.on("read", || subject.object(Self::NAME))?;
-        let mask = parse(&status).ok_or_else(|| {
+    fn read(subject: &Subject<'_>, (): (), _answers: &Answers) -> Result<Image, Error> {
+        let mask = parse(subject.status).ok_or_else(|| {
             Error::invalid("read", subject.object(Self::NAME), "status has no octal Umask")
         })?;
         Ok(Image { mask })

@@ -4,6 +4,7 @@ use super::clocks;
 use super::peers::Peers;
 use crate::error::{Error, Object, OnObject as _};
 use crate::kinds::{ClockShifts, Seen, SocketSeen};
+use crate::spread::spread;
 use crate::sys;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstatat};
@@ -64,13 +65,39 @@ impl Process {
         list().on("list the descriptors of", || Object::Process { pid: self.pid })
     }
 
-    /// `None` when the program has closed it in the meantime.
-    pub(super) fn look(&self, fd: i32, peers: &mut Peers) -> Result<Option<Looked>, Error> {
-        match self.read(fd, peers) {
+    /// What it has open at these numbers; what it has closed in the meantime is left out.
+    /// The files of /proc take their time, so many descriptors are shared among the processors.
+    pub(super) fn look_at_all(
+        &self,
+        numbers: &[i32],
+        peers: &mut Peers,
+    ) -> Result<Vec<Looked>, Error> {
+        let read = |&fd: &i32| match self.read(fd) {
             Ok(looked) => Ok(Some(looked)),
             Err(error) if is_closed(&error) => Ok(None),
             Err(error) => Err(error).on("look at", || self.object(fd)),
+        };
+        let all = spread(numbers, SHARE_MIN, read).into_iter().filter_map(Result::transpose);
+        let mut all = all.collect::<Result<Vec<Looked>, Error>>()?;
+        for looked in &mut all {
+            let object = self.object(looked.seen.fd);
+            self.introduce(looked, peers).on("look at", || object)?;
         }
+        Ok(all)
+    }
+
+    /// `None` when the program has closed it in the meantime.
+    pub(super) fn look(&self, fd: i32, peers: &mut Peers) -> Result<Option<Looked>, Error> {
+        Ok(self.look_at_all(&[fd], peers)?.pop())
+    }
+
+    /// A unix socket's peer is known to a list of all of them alone.
+    fn introduce(&self, looked: &mut Looked, peers: &mut Peers) -> io::Result<()> {
+        let inode = looked.seen.inode;
+        if let Some(socket) = looked.seen.socket.as_mut().filter(|it| it.domain == libc::AF_UNIX) {
+            socket.unix = peers.of(self.network_of, inode)?;
+        }
+        Ok(())
     }
 
     pub(super) fn steal(&self, fd: i32) -> io::Result<OwnedFd> {
@@ -81,7 +108,7 @@ impl Process {
         Object::Fd { pid: self.pid, fd, kind: "descriptor" }
     }
 
-    fn read(&self, fd: i32, peers: &mut Peers) -> io::Result<Looked> {
+    fn read(&self, fd: i32) -> io::Result<Looked> {
         let name = fd.to_string();
         let link = readlinkat(&self.links, &*name)?.to_string_lossy().into_owned();
         let stat = fstatat(&self.links, &*name, AtFlags::empty())?;
@@ -89,7 +116,7 @@ impl Process {
         let socket = match stat.st_mode & libc::S_IFMT {
             libc::S_IFSOCK if link.starts_with("socket:[") => {
                 let local = self.steal(fd)?;
-                Some(socket(local.as_fd(), self.network_of, stat.st_ino, peers)?)
+                Some(socket(local.as_fd())?)
             }
             _ => None,
         };
@@ -129,6 +156,9 @@ impl Process {
     }
 }
 
+/// Looked at in ten times the time that it takes to start a thread.
+const SHARE_MIN: usize = 64;
+
 /// An epoll with six members fits.
 const FDINFO_BYTES: usize = 512;
 
@@ -153,12 +183,7 @@ fn parse(seen: Seen) -> io::Result<Looked> {
     Ok(Looked { seen, close_on_exec, mount })
 }
 
-fn socket(
-    local: BorrowedFd<'_>,
-    pid: i32,
-    inode: u64,
-    peers: &mut Peers,
-) -> io::Result<SocketSeen> {
+fn socket(local: BorrowedFd<'_>) -> io::Result<SocketSeen> {
     let number = |name| sys::sock::read_number(local, libc::SOL_SOCKET, name);
     let (domain, kind) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?);
     let protocol = number(libc::SO_PROTOCOL)?;
@@ -171,7 +196,7 @@ fn socket(
         listening: number(libc::SO_ACCEPTCONN).unwrap_or(0) != 0,
         tcp_state: if is_tcp { tcp_state(local)? } else { 0 },
         hung_up: is_tcp && hung_up(local)?,
-        unix: if domain == libc::AF_UNIX { peers.of(pid, inode)? } else { None },
+        unix: None,
     })
 }
 

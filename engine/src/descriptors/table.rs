@@ -53,7 +53,8 @@ pub struct MemoryFile {
     pub fd: i32,
 }
 
-/// Looks at every descriptor of every process, from outside. Costs about 10 µs a descriptor.
+/// Looks at every descriptor of every process, from outside. Costs about 10 µs a descriptor, shared
+/// among the processors.
 ///
 /// What closes meanwhile is left out; ESRCH or ENOENT when a process is gone.
 pub fn collect(pids: &[i32]) -> Result<Table, Error> {
@@ -103,8 +104,8 @@ impl Table {
         let mut table = Self::default();
         let mut filling = Filling::default();
         let process = Process::open(pid)?;
-        for &fd in fds {
-            table.add(&process, fd, &mut filling)?;
+        for looked in process.look_at_all(fds, &mut filling.peers)? {
+            table.add(looked, &mut filling)?;
         }
         table.processes.push(process);
         table.add_in_flight(&mut filling)?;
@@ -114,15 +115,14 @@ impl Table {
 
     fn add_process(&mut self, pid: i32, filling: &mut Filling) -> Result<(), Error> {
         let process = Process::open(pid)?;
-        for fd in process.numbers()? {
-            self.add(&process, fd, filling)?;
+        for looked in process.look_at_all(&process.numbers()?, &mut filling.peers)? {
+            self.add(looked, filling)?;
         }
         self.processes.push(process);
         Ok(())
     }
 
-    fn add(&mut self, process: &Process, fd: i32, filling: &mut Filling) -> Result<(), Error> {
-        let Some(looked) = process.look(fd, &mut filling.peers)? else { return Ok(()) };
+    fn add(&mut self, looked: Looked, filling: &mut Filling) -> Result<(), Error> {
         let description = match filling.groups.find(&looked, self.descriptions.len()) {
             // It was closed between the look and the comparison.
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => return Ok(()),

@@ -1,8 +1,13 @@
 //! A program survives whoever steers it: the tracer is killed at every instant that differs.
 
 use super::detour::Detour;
+use super::lane::LANES;
+use super::steered::all_signals_but;
+use super::walk::Walk;
 use super::*;
 use crate::args;
+use crate::batch::Batch;
+use crate::sys::ptrace::{self, Event};
 use crate::tracee::{Outcome, Running, STOP_WAIT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,12 +23,13 @@ use tempfile::TempDir;
 
 /// Tells the test binary that it is the tracer which is to die: the program's id and the moment.
 const TRACER: &str = "TEST_TRACER_THAT_DIES";
-const MOMENTS: [&str; 8] = [
+const MOMENTS: [&str; 9] = [
     "before a single call",
     "in a single call",
     "after a single call",
     "before the first step",
     "at the end of a walk",
+    "at the end of a lane",
     "between batches",
     "in a second batch",
     "in a slow call",
@@ -163,21 +169,17 @@ fn steer(pid: i32, moment: &str) -> ! {
     }
     let puppet = Puppet::open(&steered, at, syscall_at, OnOurDeath::Runs).unwrap();
     let batch = calls(libc::SYS_getppid);
+    let (whole, last) = (&Lane::WHOLE, Lane::narrow(LANES - 1));
     match moment {
-        "before the first step" => walk(&puppet, &steered, &batch, |_, _| die()),
-        "at the end of a walk" => {
-            let walked = |ends, results: &mut Vec<i64>| {
-                puppet.walk(&steered, &batch, 0..batch.len(), ends, results).unwrap();
-                die()
-            };
-            walk(&puppet, &steered, &batch, walked);
-        }
+        "before the first step" => drop(place(&puppet, whole, &steered, &batch)),
+        "at the end of a walk" => to_the_end(&puppet, &place(&puppet, whole, &steered, &batch)),
+        "at the end of a lane" => to_the_end(&puppet, &place(&puppet, &last, &steered, &batch)),
         "between batches" => {
             puppet.run(&steered, &batch).unwrap();
         }
         "in a second batch" => {
             puppet.run(&steered, &batch).unwrap();
-            walk(&puppet, &steered, &batch, |_, _| die());
+            place(&puppet, whole, &steered, &batch);
         }
         "in a slow call" => in_a_slow_call(&puppet, &steered),
         other => panic!("{other} is no moment"),
@@ -198,18 +200,21 @@ fn in_a_single_call(steered: &Steered<'_>, syscall_at: u64, stops: usize) -> ! {
 }
 
 /// Up to the moment before the thread's first step.
-fn walk(
+fn place<'a>(
     puppet: &Puppet,
-    steered: &Steered<'_>,
-    batch: &Batch,
-    then: impl FnOnce(Option<blob::WayBack>, &mut Vec<i64>),
-) {
-    let mut results = Vec::new();
-    let ends = puppet.prepare_end(steered).unwrap();
-    let entries = puppet.encode(batch, 0..batch.len(), &results);
-    puppet.arena.memory.write(ENTRIES_OFFSET, &entries);
-    puppet.set_out(steered, batch.len(), ends).unwrap();
-    then(ends, &mut results);
+    lane: &'a Lane,
+    steered: &'a Steered<'a>,
+    batch: &'a Batch,
+) -> Walk<'a> {
+    let walk = Walk { lane, steered, batch, ends: puppet.prepare(lane, steered, batch).unwrap() };
+    puppet.place(&walk, 0..batch.len(), &[]).unwrap();
+    walk
+}
+
+fn to_the_end(puppet: &Puppet, walk: &Walk<'_>) -> ! {
+    walk.steered.thread().resume(|tid| ptrace::cont(tid, 0)).unwrap();
+    puppet.arrive(walk, 0..walk.batch.len(), &mut Vec::new()).unwrap();
+    die()
 }
 
 fn in_a_slow_call(puppet: &Puppet, steered: &Steered<'_>) {

@@ -75,6 +75,11 @@ impl<'a> Steered<'a> {
         ended
     }
 
+    /// Leaves the thread as it is: it is given other registers and another mask next.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// The registers first: the code that they lead to gives a program its mask back if we die
     /// now, its own code would not.
     pub(super) fn take(&self, registers: &Registers, mask: u64) -> Result<(), Error> {

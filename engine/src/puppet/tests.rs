@@ -84,8 +84,9 @@ fn a_batch_may_be_longer_than_the_arena() {
     with_puppet(|puppet, steered| {
         let mut batch = Batch::new();
         let pid = batch.try_call(libc::SYS_getpid, args![]);
-        let calls: Vec<_> =
-            (0..3 * ENTRIES_MAX).map(|_| batch.try_call(libc::SYS_getppid, args![])).collect();
+        let calls: Vec<_> = (0..3 * Lane::WHOLE.entries_max())
+            .map(|_| batch.try_call(libc::SYS_getppid, args![]))
+            .collect();
         let last = batch.try_call(libc::SYS_kill, args![pid, 0]);
         let answers = puppet.run(steered, &batch).unwrap();
         let us = i64::from(std::process::id());
@@ -180,7 +181,7 @@ fn a_call_that_never_returns_is_ended_and_named() {
         assert_eq!(in_batch.to_string(), format!("read from {object}"));
         assert_eq!(in_batch.source.to_string(), says);
 
-        let args = [ends[0].into(), puppet.bytes_address(0), 1, 0, 0, 0];
+        let args = [ends[0].into(), puppet.bytes_address(&Lane::WHOLE, 0), 1, 0, 0, 0];
         let alone = steered.call(puppet.syscall_at(), "read in", libc::SYS_read, args);
         let alone = alone.unwrap_err();
         assert_eq!(alone.to_string(), format!("read in {}", thread.object()));

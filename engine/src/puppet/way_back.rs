@@ -22,8 +22,8 @@ pub(super) struct WayBack {
 }
 
 impl WayBack {
-    /// For the thread as it was when it began to be steered, and a frame at the address `at`.
-    pub(super) fn make(steered: &Steered<'_>, at: u64) -> Result<Self, Error> {
+    /// For the thread as it was when it began to be steered.
+    pub(super) fn make(steered: &Steered<'_>) -> Result<Self, Error> {
         let (thread, mask) = (steered.thread(), steered.signal_mask());
         let refuse = |why: &str| Err(Error::invalid("steer", thread.object(), why));
         let queued = queued(steered)?;
@@ -31,7 +31,7 @@ impl WayBack {
             return refuse("SIGURG, SIGWINCH and SIGCHLD all wait for it: none is left for us");
         };
         let registers = interrupted::by_signal_return(steered.registers(), queued & !mask != 0);
-        match SignalFrame::new(&registers, mask, steered.xstate()?, at) {
+        match SignalFrame::new(&registers, mask, steered.xstate()?) {
             Some(frame) => Ok(Self { signal, frame }),
             None => refuse("its vector registers are in an unknown form"),
         }

@@ -6,7 +6,7 @@ use crate::aspects::{self, Queue, Scope, Subject, restore_pending_signals};
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::image::{ProcessImage, ThreadImage};
-use crate::puppet::Steered;
+use crate::puppet::{Errand, Steered};
 use crate::stage::Stub;
 use crate::tracee::Stopped;
 use std::collections::HashMap;
@@ -17,16 +17,22 @@ pub(super) fn restore(stub: &Stub, process: &ProcessImage) -> Result<(), Error> 
     let of = |image: &ThreadImage| {
         *staged.get(&image.tid).expect("checked: every thread of the image was staged")
     };
-    for image in &process.threads {
-        restore_aspects(stub, of(image), image)?;
-    }
+    let errands = process.threads.iter().map(|image| {
+        let batch = aspects_of(stub, image)?;
+        Ok(Errand { steered: Steered::begin(of(image))?, batch, about: image })
+    });
+    stub.puppet.run_each(errands, |image, steered, _| {
+        steered.leave();
+        let subject = Subject { pid: stub.pid, tid: image.tid, status: "" };
+        aspects::restore_outside_all(&image.aspects, Scope::Thread, &subject)
+    })?;
     for image in &process.threads {
         set_registers(of(image), stub.pid, image)?;
     }
     Ok(())
 }
 
-fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result<(), Error> {
+fn aspects_of(stub: &Stub, image: &ThreadImage) -> Result<Batch, Error> {
     let subject = Subject { pid: stub.pid, tid: image.tid, status: "" };
     let mut batch = Batch::new();
     // The kernel writes to the rseq area at once: its page is among the eager ones.
@@ -35,11 +41,7 @@ fn restore_aspects(stub: &Stub, thread: &Stopped, image: &ThreadImage) -> Result
     }
     restore_pending_signals(Queue::Thread, &image.pending_signals, &subject, &mut batch)?;
     aspects::restore_all(&image.aspects, Scope::Thread, &subject, &mut batch)?;
-    let steered = Steered::begin(thread)?;
-    let ran = stub.puppet.run(&steered, &batch);
-    steered.end()?;
-    ran?;
-    aspects::restore_outside_all(&image.aspects, Scope::Thread, &subject)
+    Ok(batch)
 }
 
 fn set_registers(thread: &Stopped, pid: i32, image: &ThreadImage) -> Result<(), Error> {

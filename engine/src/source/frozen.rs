@@ -34,11 +34,7 @@ impl Source {
         let mut image = TreeImage { clocks: Some(self.clocks()?), ..TreeImage::default() };
         for process in frozen.processes() {
             let mappings = self.tracked.get(&process.process.pid).map(|t| t.shape.mappings());
-            image.processes.push(capture::process(
-                process,
-                mappings.unwrap_or_default(),
-                &self.statuses,
-            )?);
+            image.processes.push(capture::process(process, mappings.unwrap_or_default())?);
         }
         stopwatch.lap("threads and aspects");
         Ok(Captured { image, timings: stopwatch.laps })

@@ -5,6 +5,7 @@ use crate::priority::processor_count;
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// `struct ptrace_rseq_configuration`, Linux 5.13.
@@ -115,10 +116,14 @@ pub(crate) fn set_registers(tid: i32, registers: &libc::user_regs_struct) -> io:
 
 /// The whole floating point and vector state, in the processor's XSAVE layout.
 pub(crate) fn xstate(tid: i32) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; XSTATE_BYTES_MAX];
+    /// What the kernel finds out when it starts. To make room for the most that there could be takes
+    /// longer than the call.
+    static BYTES: AtomicUsize = AtomicUsize::new(XSTATE_BYTES_MAX);
+    let mut bytes = vec![0; BYTES.load(Ordering::Relaxed)];
     let mut area = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     request(libc::PTRACE_GETREGSET, tid, number(NT_X86_XSTATE), (&raw mut area).cast())?;
     bytes.truncate(area.iov_len);
+    BYTES.store(bytes.len(), Ordering::Relaxed);
     Ok(bytes)
 }
 

@@ -39,10 +39,9 @@ pub(crate) struct SignalFrame {
 }
 
 impl SignalFrame {
-    /// For the address `at`: these registers, this mask, and an `xstate` of ptrace(2). `None` when
-    /// the vector registers are not in a form that we know.
-    pub(crate) fn new(registers: &Registers, mask: u64, xstate: &[u8], at: u64) -> Option<Self> {
-        assert!(at.is_multiple_of(ALIGNMENT), "a signal frame is aligned");
+    /// These registers, this mask, and an `xstate` of ptrace(2). `None` when the vector registers are
+    /// not in a form that we know.
+    pub(crate) fn new(registers: &Registers, mask: u64, xstate: &[u8]) -> Option<Self> {
         let used = bytes_in_use(xstate)?;
         let mut bytes = vec![0; XSTATE_OFFSET];
         bytes.reserve(used + MARK_BYTES);
@@ -51,7 +50,6 @@ impl SignalFrame {
         for (index, word) in sigcontext(registers).into_iter().enumerate() {
             put(&mut bytes, SIGCONTEXT_OFFSET + index * 8, word);
         }
-        put(&mut bytes, FPSTATE_OFFSET, at + XSTATE_OFFSET as u64);
         put(&mut bytes, MASK_OFFSET, mask);
         bytes.extend_from_slice(&xstate[..used]);
         put_software_bytes(&mut bytes[XSTATE_OFFSET..], used, word(xstate, SOFTWARE_OFFSET)?);
@@ -59,9 +57,11 @@ impl SignalFrame {
         Some(Self { bytes, far_mark: XSTATE_OFFSET + xstate.len() })
     }
 
-    /// Says which bytes go where in the frame.
-    pub(crate) fn write(&self, mut put: impl FnMut(usize, &[u8])) {
+    /// Says which bytes go where in a frame at the address `at`.
+    pub(crate) fn write(&self, at: u64, mut put: impl FnMut(usize, &[u8])) {
+        assert!(at.is_multiple_of(ALIGNMENT), "a signal frame is aligned");
         put(0, &self.bytes);
+        put(FPSTATE_OFFSET, &(at + XSTATE_OFFSET as u64).to_ne_bytes());
         put(self.far_mark, &MAGIC2.to_ne_bytes());
     }
 }
@@ -129,8 +129,8 @@ mod tests {
     fn the_mark_stands_wherever_the_kernel_may_look() {
         let xstate = xstate();
         let mut written = vec![0; XSTATE_OFFSET + xstate.len() + MARK_BYTES];
-        let frame = SignalFrame::new(&no_registers(), 0, &xstate, 0x1000).unwrap();
-        frame.write(|at, bytes| written[at..at + bytes.len()].copy_from_slice(bytes));
+        let frame = SignalFrame::new(&no_registers(), 0, &xstate).unwrap();
+        frame.write(0x1000, |at, bytes| written[at..at + bytes.len()].copy_from_slice(bytes));
         let vectors = &written[XSTATE_OFFSET..];
         let size = usize::try_from(word(vectors, SOFTWARE_OFFSET + 16).unwrap()).unwrap();
         for end in [size, xstate.len()] {
@@ -141,6 +141,6 @@ mod tests {
 
     #[test]
     fn vector_registers_that_are_none_make_no_frame() {
-        assert!(SignalFrame::new(&no_registers(), 0, &[0; 100], 0x1000).is_none());
+        assert!(SignalFrame::new(&no_registers(), 0, &[0; 100]).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Making a thread that may do everything into one that may do only what it should.
 
-use super::confirm::{CAP_SETPCAP, bits, cap_bytes, cap_header};
+use super::capability::{CAP_SETPCAP, bits, cap_bytes, cap_header};
 use super::{Capabilities, Image, status};
 use crate::args;
 use crate::batch::Batch;

@@ -1,25 +1,62 @@
 //! What `/proc/PID/status` says of a thread's credentials, proc_pid_status(5).
 
-use super::super::field;
 use super::{Capabilities, Ids, Image};
 
 /// Without the securebits, which are not there. `CapAmb` is Linux 4.3, `NoNewPrivs` 4.10.
 pub(super) fn parse(status: &str) -> Option<Image> {
-    let mask = |name| u64::from_str_radix(field(status, name)?, 16).ok();
+    let found = Found::of(status);
+    let mask = |text| u64::from_str_radix(text, 16).ok();
     Some(Image {
-        user: ids(field(status, "Uid")?)?,
-        group: ids(field(status, "Gid")?)?,
-        groups: numbers(field(status, "Groups")?)?,
+        user: ids(found.uid?)?,
+        group: ids(found.gid?)?,
+        groups: numbers(found.groups?)?,
         capabilities: Capabilities {
-            inheritable: mask("CapInh")?,
-            permitted: mask("CapPrm")?,
-            effective: mask("CapEff")?,
-            bounding: mask("CapBnd")?,
-            ambient: mask("CapAmb")?,
+            inheritable: mask(found.cap_inh?)?,
+            permitted: mask(found.cap_prm?)?,
+            effective: mask(found.cap_eff?)?,
+            bounding: mask(found.cap_bnd?)?,
+            ambient: mask(found.cap_amb?)?,
         },
         securebits: 0,
-        no_new_privs: field(status, "NoNewPrivs")? == "1",
+        no_new_privs: found.no_new_privs? == "1",
     })
+}
+
+/// The fields, found in one pass: there are sixty, for each of five hundred threads in a freeze.
+#[derive(Default)]
+struct Found<'a> {
+    uid: Option<&'a str>,
+    gid: Option<&'a str>,
+    groups: Option<&'a str>,
+    cap_inh: Option<&'a str>,
+    cap_prm: Option<&'a str>,
+    cap_eff: Option<&'a str>,
+    cap_bnd: Option<&'a str>,
+    cap_amb: Option<&'a str>,
+    no_new_privs: Option<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    fn of(status: &'a str) -> Self {
+        let mut found = Self::default();
+        for (name, text) in status.lines().filter_map(|line| line.split_once(':')) {
+            let place = match name {
+                "Uid" => &mut found.uid,
+                "Gid" => &mut found.gid,
+                "Groups" => &mut found.groups,
+                "CapInh" => &mut found.cap_inh,
+                "CapPrm" => &mut found.cap_prm,
+                "CapEff" => &mut found.cap_eff,
+                "CapBnd" => &mut found.cap_bnd,
+                "CapAmb" => &mut found.cap_amb,
+                "NoNewPrivs" => &mut found.no_new_privs,
+                _ => continue,
+            };
+            // The kernel escapes a newline in the name: none of its lines looks like another.
+            *place = place.or(Some(text.trim()));
+        }
+        found
+    }
 }
 
 fn ids(text: &str) -> Option<Ids> {
