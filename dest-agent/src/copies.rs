@@ -88,7 +88,7 @@ impl Taking {
             Message::Offer(offer) => offer,
             other => return Err(LineError::Unexpected(other.name()).into()),
         };
-        let (_place, memory_bytes_max) = self.promise(offer).await?;
+        let (place, memory_bytes_max) = self.promise(offer).await?;
         let state = self.agent.state.clone();
         room::look(&state, offer.memory_bytes)?;
         let home = Home::make(&state, &self.id.to_string()).map_err(|error| engine(&error))?;
@@ -102,7 +102,7 @@ impl Taking {
         room::look(&state, image.bytes())?;
         receive(line, home.path(), image).await?;
         for _ in 0..offer.count {
-            self.start_one(line, &errand).await?;
+            self.start_one(line, &errand, &place).await?;
         }
         Ok(offer.count)
     }
@@ -153,7 +153,12 @@ impl Taking {
         }
     }
 
-    async fn start_one(&self, line: &mut Line, errand: &Errand) -> Result<(), Stop> {
+    async fn start_one(
+        &self,
+        line: &mut Line,
+        errand: &Errand,
+        place: &Arc<Place>,
+    ) -> Result<(), Stop> {
         let began = Instant::now();
         let scope = new_id().and_then(|id| self.agent.scopes.make(id));
         let scope = scope.map_err(|error| failed("make a control group for", &error))?;
@@ -178,7 +183,7 @@ impl Taking {
         };
         let pid = outside(first.pid(), inside);
         let took = built_within + permitted.elapsed();
-        tokio::spawn(first.let_go());
+        tokio::spawn(first.let_go(Arc::clone(place)));
         let Some(pid) = pid else { return Err(stopped("it ended at once")) };
         let started_after_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         line.say(Message::Runs(Runs { pid, missing_pages, started_after_ns })).await?;
@@ -241,7 +246,9 @@ impl From<Word> for Stop {
                 let failure = report::of(Phase::Unknown, &io::Error::other("start a copy"));
                 Self::Failed(chain.into_iter().fold(failure, Failure::because))
             }
-            Word::Judged(_) | Word::Waits | Word::Runs { .. } => stopped("it spoke out of turn"),
+            Word::Judged(_) | Word::Waits | Word::Runs { .. } | Word::Whole => {
+                stopped("it spoke out of turn")
+            }
         }
     }
 }

@@ -56,7 +56,10 @@ async fn serve(options: &Options) -> Result<()> {
     if let Err(error) = policy.rules(&identity.fingerprint(), &[]) {
         tracing::error!("nobody may send here: {}", report::chain(&error));
     }
-    clear_away_what_was_left(&options.state).context("remove images that were left")?;
+    // No reason to end, as with the policy.
+    if let Err(error) = clear_away_what_was_left(&options.state) {
+        tracing::error!("an image may be left of copies: {}", report::chain(&error));
+    }
     let state = options.state.clone();
     let agent = Agent { hello, journal, policy, scopes: Arc::clone(&scopes), state };
     let registry = Registry::new(agent);

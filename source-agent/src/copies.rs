@@ -26,18 +26,20 @@ pub enum Begun {
         pid: i32,
         missing_pages: u64,
     },
+    /// It runs, and has every page.
+    Whole,
     Refused(Vec<Refusal>),
     /// What was being done, and every cause.
     Failed(Vec<String>),
 }
 
 /// Starts the copy in this process, which has entered its namespaces, and stays until the copy has
-/// ended. `tell` hears when it runs, or why it does not.
+/// ended. `tell` hears when it runs and when it is whole, or why it does not.
 pub fn start(
     directory: PathBuf,
     state: PathBuf,
     admission: Arc<dyn Admission>,
-    tell: impl FnOnce(Begun),
+    tell: impl Fn(Begun),
 ) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let signals = Signals::watch()?;
@@ -45,7 +47,7 @@ pub fn start(
             Ok(running) => {
                 let (pid, missing_pages) = (running.pid, running.missing_pages);
                 tell(Begun::Runs { pid, missing_pages });
-                stay(running, Some(signals)).await
+                stay(running, Some(signals), || tell(Begun::Whole)).await
             }
             Err(ending) => {
                 let code = ending.code();

@@ -54,7 +54,7 @@ async fn here(restore: Restore) -> Result<ExitCode> {
         true => another::say_that_it_runs(&running),
         false => running.summary().tell(&output),
     }
-    stay(running, signals).await
+    stay(running, signals, || ()).await
 }
 
 /// Until it runs.
@@ -71,8 +71,12 @@ pub(crate) async fn bring_back(
     Ok(restored.await?)
 }
 
-/// As long as it lacks pages; with `signals`, until it has ended.
-pub(crate) async fn stay(running: Running, signals: Option<Signals>) -> Result<ExitCode> {
+/// As long as it lacks pages; with `signals`, until it has ended. `whole` hears when it lacks none.
+pub(crate) async fn stay(
+    running: Running,
+    signals: Option<Signals>,
+    whole: impl FnOnce(),
+) -> Result<ExitCode> {
     let root = running.pid;
     let mut serving = spawn_blocking(move || running.serve());
     let Some(signals) = signals else {
@@ -83,6 +87,7 @@ pub(crate) async fn stay(running: Running, signals: Option<Signals>) -> Result<E
         // Where it fails we end, and the holder ends the tree: nothing else may bring pages.
         served = &mut serving => {
             served?.context(PAGES)?;
+            whole();
             ending.await
         }
         code = &mut ending => {

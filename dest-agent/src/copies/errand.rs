@@ -103,6 +103,7 @@ fn judge(terms: &Terms, errand: &Errand) -> Word {
 fn word(begun: Begun) -> Word {
     match begun {
         Begun::Runs { pid, missing_pages } => Word::Runs { pid, missing_pages },
+        Begun::Whole => Word::Whole,
         Begun::Refused(refusals) => Word::Refused(refusals.iter().map(Said::from).collect()),
         Begun::Failed(chain) => Word::Failed(chain),
     }

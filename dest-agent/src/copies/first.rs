@@ -2,11 +2,13 @@
 
 use super::errand::Errand;
 use super::words::{GO, Word};
+use crate::policy::Place;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use source_agent::copies::spawn;
 use std::io::{self, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked whether a copy has ended.
@@ -68,13 +70,15 @@ impl First {
     }
 
     /// It lives as long as its copy, and longer than this agent if need be. Returns when it has ended.
-    pub(super) fn let_go(mut self) -> impl Future<Output = ()> {
-        let child = self.child.take();
-        async move {
-            let Some(mut child) = child else { return };
-            while matches!(child.try_wait(), Ok(None)) {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+    /// `place` is its promise, which holds until all of its memory is there.
+    pub(super) async fn let_go(mut self, place: Arc<Place>) {
+        let Some(mut child) = self.child.take() else { return };
+        let mut place = Some(place);
+        while matches!(child.try_wait(), Ok(None)) {
+            if place.is_some() && !matches!(self.word(Duration::ZERO), Err(Cut::Slow)) {
+                place = None;
             }
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Word {
         pid: i32,
         missing_pages: u64,
     },
+    /// It runs, and has every page.
+    Whole,
     Refused(Vec<Said>),
     /// What was being done, and every cause.
     Failed(Vec<String>),

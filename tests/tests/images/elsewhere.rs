@@ -6,7 +6,9 @@ use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use tests::host_init::Status;
-use tests::hosts::{CONFIG, Host, Output, SOURCE_STATE, Started, TwoHosts, start_agent_with};
+use tests::hosts::{
+    CONFIG, Host, Output, SOURCE_STATE, Started, TwoHosts, namespace, start_agent_with,
+};
 use tests::moved::exit;
 use tests::peer::FakeDestination;
 use tests::scale::scaled;
@@ -96,10 +98,15 @@ fn three_copies(name: &str, options: &[&str]) -> Result<()> {
     let copies = copies(&said)?;
     ensure!(copies.len() == COPIES, "{said}");
     original.goes_on(&hosts)?;
+    let running = copies_on(&hosts.b)?;
+    for words in ["self/exe copy", "workloads/"] {
+        ensure!(running.matches(words).count() >= COPIES, "{running}");
+    }
     for copy in copies {
         ensure!(hosts.b.exists(copy), "{copy} is not there: {said}");
         original.ends(&hosts.b, copy).with_context(|| format!("copy {copy}"))?;
     }
+    no_copy_is_left(&hosts)?;
     original.goes_on(&hosts)?;
     original.ends(&hosts.a, original.pid)?;
     nothing_is_left(&hosts)
@@ -146,6 +153,86 @@ fn what_the_policy_forbids_is_refused_before_anything_is_touched() -> Result<()>
     nothing_is_left(&hosts)
 }
 
+/// Says what becomes of its connection, at the end of a file.
+const CLIENT: &str = "
+import socket, sys, time
+server, said = socket.create_connection((sys.argv[1], 7000)), open(sys.argv[2], 'a', buffering=1)
+while True:
+    try:
+        server.sendall(b'x')
+        assert server.recv(1) == b'x'
+    except OSError as error:
+        said.write(f'cut {error}\\n')
+        break
+    said.write('ok\\n')
+    time.sleep(0.02)";
+
+/// Takes in one client, and no other.
+const SERVER: &str = "
+import socket
+client = socket.create_server(('', 7000)).accept()[0]
+while client.sendall(client.recv(1)) is None:
+    pass";
+
+#[test]
+fn a_copy_finds_the_connections_of_its_original_cut_and_the_original_does_not() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    hosts.b.spawn(&["/usr/bin/python3", "-c", SERVER])?;
+    let listens = || hosts.b.run(&["ss", "-Htln", "sport = 7000"])?.success();
+    wait::until(
+        wait::PATIENCE,
+        || "the server to listen".into(),
+        || Ok((!listens()?.is_empty()).then_some(())),
+    )?;
+    let said = hosts.shared().join("said");
+    let argv = ["/usr/bin/python3", "-c", CLIENT, "192.0.2.2", &place::text(&said)?];
+    let client = hosts.a.spawn(&argv)?;
+    let counts = |word: &str, count: usize| {
+        wait::until(
+            wait::PATIENCE,
+            || format!("{count} times {word}: {:?} {}", fs::read_to_string(&said), client.story()),
+            || {
+                let said = fs::read_to_string(&said).unwrap_or_default();
+                let found = said.lines().filter(|line| line.starts_with(word)).count();
+                Ok((found >= count).then_some(found))
+            },
+        )
+    };
+    counts("ok", 3)?;
+    let copies = copies(&clone(&hosts, client.pid, &["--count", "2"])?.success()?)?;
+    counts("cut", 2)?;
+    for copy in copies {
+        hosts.b.end_of(copy, wait::PATIENCE)?;
+    }
+    let before = counts("ok", 3)?;
+    counts("ok", before + 10)?;
+    ensure!(counts("cut", 2)? == 2, "the original was cut off as well");
+    hosts.a.signal(client.pid, Signal::SIGKILL)
+}
+
+#[test]
+fn a_tree_with_addresses_of_its_own_is_refused_by_name() -> Result<()> {
+    let (hosts, _clients) = TwoHosts::with_bridges()?;
+    let within = namespace(&hosts.a)?;
+    let original = hosts.a.spawn(&[&within[..], &["/bin/sleep", "600"]].concat())?;
+    wait::until(
+        wait::PATIENCE,
+        || "it to be in its namespace".into(),
+        || {
+            Ok(hosts
+                .a
+                .read(&format!("/proc/{}/comm", original.pid))?
+                .starts_with("sleep")
+                .then_some(()))
+        },
+    )?;
+    let refused = clone(&hosts, original.pid, &[])?;
+    ensure!(refused.status == Status::Exited(exit::REFUSED), "{refused:?}");
+    let words = format!("process {} has addresses of its own", original.pid);
+    ensure!(refused.stdout.contains(&words), "{refused:?}");
+    hosts.a.signal(original.pid, Signal::SIGKILL)
+}
+
 #[test]
 fn a_destination_that_is_not_known_is_not_spoken_to() -> Result<()> {
     let hosts = TwoHosts::with_agents()?;
@@ -172,52 +259,64 @@ fn a_destination_of_an_earlier_version_is_refused_by_name() -> Result<()> {
     original.goes_on(&hosts)
 }
 
-/// Where the destination's agent is killed.
-const KILLED_AT: [&str; 3] =
-    ["copies.receive.pages", "copies.receive.manifest", "copies.permit.before"];
+macro_rules! dies {
+    ($($name:ident: $place:literal),* $(,)?) => { $(
+        mod $name {
+            #[test]
+            fn the_destination_dies_and_leaves_the_original_and_no_copy() -> anyhow::Result<()> {
+                super::destination_dies($place)
+            }
 
-#[test]
-fn a_destination_that_is_killed_leaves_the_original_and_no_copy() -> Result<()> {
-    for place in KILLED_AT {
-        let hosts = TwoHosts::new()?;
-        hosts.introduce()?;
-        let plan = format!("{place}=kill");
-        let agent = start_agent_with(&hosts.b, &[("MIGRATE_FAIL", &plan)])?;
-        let original = Original::start(&hosts, "tree")?;
-        let failed = clone(&hosts, original.pid, &["--count", "3"])?;
-        ensure!(failed.status == Status::Exited(exit::FAILED), "{place}: {failed:?}");
-        ensure!(copies(&failed.stdout)?.is_empty(), "{place}: {failed:?}");
-        hosts.b.end_of(agent.pid, wait::PATIENCE)?;
-        original.goes_on(&hosts)?;
-        no_copy_is_left(&hosts).with_context(|| place.to_owned())?;
-        // What it could not remove, the next agent does.
-        let _next = start_agent_with(&hosts.b, &[])?;
-        nothing_is_left(&hosts).with_context(|| place.to_owned())?;
-        let again = clone(&hosts, original.pid, &[])?.success()?;
-        for copy in copies(&again)? {
-            original.ends(&hosts.b, copy)?;
+            #[test]
+            fn the_command_dies_and_leaves_the_original_and_no_copy() -> anyhow::Result<()> {
+                super::command_dies($place)
+            }
         }
-    }
-    Ok(())
+    )* };
 }
 
-#[test]
-fn a_command_that_is_killed_leaves_the_original_and_no_copy() -> Result<()> {
-    for place in KILLED_AT {
-        let (hosts, original, command, mark) = held_at(place)?;
-        hosts.a.signal(command.pid, Signal::SIGKILL)?;
-        hosts.a.end_of(command.pid, wait::PATIENCE)?;
-        fs::remove_file(mark)?;
-        original.goes_on(&hosts)?;
-        if place != "copies.permit.before" {
-            no_copy_is_left(&hosts).with_context(|| place.to_owned())?;
-        }
-        // Of its own image the next command disposes.
-        let again = clone(&hosts, original.pid, &[])?.success()?;
-        ensure!(copies(&again)?.len() == 1, "{again}");
-        nothing_is_left(&hosts).with_context(|| place.to_owned())?;
+dies! {
+    in_mid_transfer: "copies.receive.pages",
+    at_the_end_of_the_transfer: "copies.receive.manifest",
+    before_the_first_copy_runs: "copies.permit.before",
+}
+
+fn destination_dies(place: &str) -> Result<()> {
+    let hosts = TwoHosts::new()?;
+    hosts.introduce()?;
+    let plan = format!("{place}=kill");
+    let agent = start_agent_with(&hosts.b, &[("MIGRATE_FAIL", &plan)])?;
+    let original = Original::start(&hosts, "tree")?;
+    let failed = clone(&hosts, original.pid, &["--count", "3"])?;
+    ensure!(failed.status == Status::Exited(exit::FAILED), "{failed:?}");
+    ensure!(copies(&failed.stdout)?.is_empty(), "{failed:?}");
+    hosts.b.end_of(agent.pid, wait::PATIENCE)?;
+    original.goes_on(&hosts)?;
+    no_copy_is_left(&hosts)?;
+    // What it could not remove, the next agent does.
+    let _next = start_agent_with(&hosts.b, &[])?;
+    nothing_is_left(&hosts)?;
+    let again = clone(&hosts, original.pid, &[])?.success()?;
+    copies(&again)?.into_iter().try_for_each(|copy| original.ends(&hosts.b, copy))
+}
+
+fn command_dies(place: &str) -> Result<()> {
+    let (hosts, original, command, mark) = held_at(place)?;
+    hosts.a.signal(command.pid, Signal::SIGKILL)?;
+    hosts.a.end_of(command.pid, wait::PATIENCE)?;
+    fs::remove_file(mark)?;
+    original.goes_on(&hosts)?;
+    // Of its own image the next command disposes.
+    let again = clone(&hosts, original.pid, &[])?.success()?;
+    let copies = copies(&again)?;
+    ensure!(copies.len() == 1, "{again}");
+    nothing_is_left(&hosts)?;
+    original.ends(&hosts.b, copies[0])?;
+    // One that had the word already may run; it has nobody who would hear of it.
+    match place {
+        "copies.permit.before" => Ok(()),
+        _ => no_copy_is_left(&hosts),
     }
-    Ok(())
 }
 
 #[test]
@@ -274,13 +373,16 @@ fn copies(said: &str) -> Result<Vec<i32>> {
     Ok(pids.map(i32::try_from).collect::<Result<_, _>>()?)
 }
 
-/// Neither the first of a namespace, nor what would be a copy.
+/// The first of a namespace, and what is a copy or would be one.
+fn copies_on(host: &Host) -> Result<String> {
+    Ok(host.run(&["pgrep", "-a", "-f", "self/exe copy|workloads/"])?.stdout)
+}
+
 fn no_copy_is_left(hosts: &TwoHosts) -> Result<()> {
-    let left = || hosts.b.run(&["pgrep", "-a", "-f", "dest-agent copy|workloads/"]);
     wait::until(
         wait::PATIENCE,
-        || format!("the end of {:?}", left()),
-        || Ok(left()?.stdout.is_empty().then_some(())),
+        || format!("the end of {:?}", copies_on(&hosts.b)),
+        || Ok(copies_on(&hosts.b)?.is_empty().then_some(())),
     )
 }
 
