@@ -7,6 +7,7 @@
 mod errand;
 mod first;
 mod room;
+mod stop;
 mod terms;
 mod words;
 
@@ -21,29 +22,21 @@ use engine::host::Host;
 use engine::image::FILES;
 use first::{Cut, First};
 use link::Connection;
+use protocol::MigrationId;
 use protocol::copies::{Accept, Image, Message, Offer, Ready, Runs};
 use protocol::limits::{COPY_WAIT, DUMP_WAIT, OFFER_WAIT, READY_WAIT};
 use protocol::message::Refuse;
-use protocol::{Failure, MigrationId, Phase, Refusal};
 use source_agent::copies::{Home, Line, LineError, new_id, outside};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stop::{Stop, engine, failed, refused, stopped};
 use tokio::task::spawn_blocking;
 use words::Word;
 
 /// For the last word to arrive.
 const FINISH_WAIT: Duration = Duration::from_secs(5);
-
-/// Why there are no more copies.
-#[derive(Debug)]
-enum Stop {
-    Refused(Vec<Refusal>),
-    Failed(Failure),
-    /// Nobody is there who could be told.
-    Lost(LineError),
-}
 
 /// One conversation about copies, from its first word.
 pub async fn take_in(mut line: Line, connection: Connection, id: MigrationId, agent: Arc<Agent>) {
@@ -226,45 +219,4 @@ async fn word(mut first: First) -> Result<(First, Word), Stop> {
         Ok((_, Err(Cut::Broken(error)))) => Err(failed("hear", &error)),
         Err(error) => Err(failed("hear", &error)),
     }
-}
-
-impl From<LineError> for Stop {
-    fn from(error: LineError) -> Self {
-        match error {
-            LineError::Link(_) | LineError::Ended => Self::Lost(error),
-            error => Self::Failed(report::of(Phase::Unknown, &error)),
-        }
-    }
-}
-
-/// What belongs to another moment, or ends a copy.
-impl From<Word> for Stop {
-    fn from(word: Word) -> Self {
-        match word {
-            Word::Refused(refusals) => refused(refusals),
-            Word::Failed(chain) => {
-                let failure = report::of(Phase::Unknown, &io::Error::other("start a copy"));
-                Self::Failed(chain.into_iter().fold(failure, Failure::because))
-            }
-            Word::Judged(_) | Word::Waits | Word::Runs { .. } | Word::Whole => {
-                stopped("it spoke out of turn")
-            }
-        }
-    }
-}
-
-fn refused(refusals: Vec<words::Said>) -> Stop {
-    Stop::Refused(refusals.into_iter().map(Refusal::from).collect())
-}
-
-fn engine(error: &engine::Error) -> Stop {
-    Stop::Failed(report::of_engine(Phase::Unknown, error))
-}
-
-fn failed(action: &str, error: &dyn std::error::Error) -> Stop {
-    Stop::Failed(report::because(Phase::Unknown, action, "a copy", &report::chain(error)))
-}
-
-fn stopped(cause: &str) -> Stop {
-    Stop::Failed(report::because(Phase::Unknown, "start", "a copy", cause))
 }

@@ -1,6 +1,6 @@
 //! Whether the disk has room for an image.
 
-use super::{Stop, failed};
+use super::stop::{Stop, failed};
 use nix::sys::statvfs::statvfs;
 use protocol::Refusal;
 use std::io;
