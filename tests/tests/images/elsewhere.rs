@@ -153,6 +153,29 @@ fn what_the_policy_forbids_is_refused_before_anything_is_touched() -> Result<()>
     nothing_is_left(&hosts)
 }
 
+#[test]
+fn how_many_copies_run_is_said_when_one_does_not() -> Result<()> {
+    let hosts = TwoHosts::with_agents()?;
+    let original = Original::start(&hosts, "tcp_listen")?;
+    let command = command(original.pid, &["--count", "3"])?;
+    let for_people: Vec<&str> =
+        as_text(&command).into_iter().filter(|it| *it != "--json").collect();
+    let failed = hosts.a.run_within(wait::PATIENCE, &for_people, &[])?;
+    ensure!(failed.status == Status::Exited(exit::FAILED), "{failed:?}");
+    // The first has the address that the second wants.
+    for words in ["the destination refuses the copy", "1 of 3 copies run on hostb."] {
+        ensure!(failed.stdout.contains(words), "{failed:?}");
+    }
+    let line = failed
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("Process ")?.split_once(" of hostb runs"));
+    let copy = line.context("a copy that runs")?.0.parse()?;
+    original.ends(&hosts.b, copy)?;
+    original.goes_on(&hosts)?;
+    original.ends(&hosts.a, original.pid)
+}
+
 /// Says what becomes of its connection, at the end of a file.
 const CLIENT: &str = "
 import socket, sys, time
