@@ -2,6 +2,7 @@
 
 use crate::bulk::BulkStream;
 use crate::control::{ControlStream, PAYLOAD_BYTES_MAX};
+use crate::copies;
 use crate::faults::FaultStream;
 use crate::registry::{CONNECTIONS_MAX, Registry, TurnedAway};
 use crate::report;
@@ -10,6 +11,7 @@ use link::{BulkReceiver, Connection, Control, LinkError};
 use protocol::framing::{self, FrameError};
 use protocol::limits::{FAULT_FRAME_BYTES_MAX, HELLO_WAIT};
 use protocol::stream::{Role, StreamError, StreamHead};
+use source_agent::copies::Line;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,6 +160,14 @@ async fn welcome_control(
         Role::Faults(_) => {
             let frames = relimited(frames, framing::Decoder::limited(FAULT_FRAME_BYTES_MAX));
             Event::Faults(FaultStream { connection: connection.clone(), sender, receiver, frames })
+        }
+        Role::Copies(_) => {
+            let frames = relimited(frames, framing::Decoder::new());
+            let line = Line::new(sender, receiver, frames);
+            let taking =
+                copies::take_in(line, connection.clone(), head.migration, registry.agent());
+            tokio::spawn(taking);
+            return Ok(());
         }
         Role::Bulk(_) => return Err(Unwelcome::Mistaken),
     };

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::copies::{self, Errand};
 use crate::listen::{self, Options};
 use crate::policy::Bounds;
 use anyhow::{Context as _, Result};
@@ -33,9 +34,12 @@ enum Command {
     Holder {
         #[arg(long)]
         socket: PathBuf,
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         grace: u64,
     },
+    /// Be the first process in the namespace of a copy
+    #[command(hide = true)]
+    Copy(Errand),
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +66,7 @@ impl Cli {
         log_to_stderr();
         engine::heap::share();
         match self.perform() {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => {
                 tracing::error!("{error:#}");
                 ExitCode::FAILURE
@@ -70,12 +74,14 @@ impl Cli {
         }
     }
 
-    fn perform(self) -> Result<()> {
+    fn perform(self) -> Result<ExitCode> {
         match self.command {
-            Some(Command::Fingerprint { config }) => fingerprint(&config),
-            Some(Command::Holder { socket, grace }) => hold(&socket, Duration::from_secs(grace)),
-            None => listen::run(&self.listen.options()),
+            Some(Command::Fingerprint { config }) => fingerprint(&config)?,
+            Some(Command::Holder { socket, grace }) => hold(&socket, Duration::from_secs(grace))?,
+            Some(Command::Copy(errand)) => return copies::run(&errand),
+            None => listen::run(&self.listen.options())?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

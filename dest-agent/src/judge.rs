@@ -73,7 +73,7 @@ fn log(
 }
 
 /// What is in it may have been chosen by the source.
-fn one_line(refusal: &Refusal) -> String {
+pub fn one_line(refusal: &Refusal) -> String {
     let text = format!("{} {}", refusal.object, refusal.reason);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -129,7 +129,7 @@ fn look(offered: &Offered<'_>, policy: &Policy, gate: Arc<Gate>) -> Result<Judge
 }
 
 /// The source's operator cannot mend it; the destination's reads the whole of it in the log.
-fn no_policy() -> Refusal {
+pub fn no_policy() -> Refusal {
     let reason = "cannot read its policy, and takes nothing in without it";
     Refusal::new("the destination", reason, "Ask its operator to look into its log.")
 }

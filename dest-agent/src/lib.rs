@@ -4,7 +4,7 @@
 //! source, from the engine and from the clock, and does what it answers. What is done stands in a
 //! file of its own: the [`control`] stream, the [`bulk`] streams with their [`gate`], the
 //! [`faults`], the [`lazy`] phase, the [`journal`], and the thread on which the engine works
-//! ([`engine_thread`]).
+//! ([`engine_thread`]). [`copies`] of a tree that stays need no machine: they are started from an image.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod arrivals;
 pub mod bulk;
 pub mod cli;
 pub mod control;
+pub mod copies;
 pub mod engine_thread;
 pub mod faults;
 pub mod gate;

@@ -12,6 +12,7 @@ use crate::strangers::Strangers;
 use anyhow::{Context as _, Result};
 use link::{Authorised, AuthorizedHosts, Credentials, Fingerprint, Listener, Tuning};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use source_agent::copies::clear_away_what_was_left;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,7 +56,13 @@ async fn serve(options: &Options) -> Result<()> {
     if let Err(error) = policy.rules(&identity.fingerprint(), &[]) {
         tracing::error!("nobody may send here: {}", report::chain(&error));
     }
-    let registry = Registry::new(Agent { hello, journal, policy, scopes: Arc::clone(&scopes) });
+    // No reason to end, as with the policy.
+    if let Err(error) = clear_away_what_was_left(&options.state) {
+        tracing::error!("an image may be left of copies: {}", report::chain(&error));
+    }
+    let state = options.state.clone();
+    let agent = Agent { hello, journal, policy, scopes: Arc::clone(&scopes), state };
+    let registry = Registry::new(agent);
     registry.recover().context("take up what was left unfinished")?;
     tokio::spawn(Arc::clone(&registry).keep_the_journal_short());
     tokio::spawn(scopes.sweep_for_ever());

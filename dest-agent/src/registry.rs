@@ -11,6 +11,7 @@ use protocol::destination::State;
 use protocol::version::Hello;
 use protocol::{MigrationId, Outbox, Outcome};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ pub struct Agent {
     pub journal: Journal,
     pub policy: Policy,
     pub scopes: Arc<Scopes>,
+    /// Where images are while copies are made of them.
+    pub state: PathBuf,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,10 @@ impl Registry {
             sessions: Mutex::default(),
             connections: Mutex::default(),
         })
+    }
+
+    pub fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.agent)
     }
 
     /// Forgets what nobody can ask about any more, now and every [`PRUNE_INTERVAL`].

@@ -96,6 +96,10 @@ impl Scopes {
 }
 
 impl Scope {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn directory(&self) -> &OwnedFd {
         &self.directory
     }

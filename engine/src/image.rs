@@ -27,7 +27,7 @@ mod stored;
 mod writer;
 
 pub use buffer::Buffer;
-pub use directory::sync_directory;
+pub use directory::{FILES, sync_directory};
 pub use framed::VERSION;
 pub use keys::{Identities, Recipients};
 pub use manifest::{Manifest, Tree};

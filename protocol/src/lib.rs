@@ -53,11 +53,15 @@
 //! On the wire there is a control stream of frames ([`framing`], [`control`], [`message`]), bulk
 //! streams of page records ([`pages`]), and a connection of its own for faults ([`stream`]). Every
 //! bound and every wait stands in [`limits`]; what two hosts must have in common, in [`version`].
+//!
+//! A tree that goes on where it is, and is copied, needs none of this: [`copies`] has the stream on
+//! which its copies are started.
 
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod convergence;
+pub mod copies;
 pub mod destination;
 mod failure;
 pub mod framing;

@@ -30,6 +30,10 @@ pub const CAUSES_MAX: usize = 32;
 pub const TIMINGS_MAX: usize = 256;
 pub const STREAMS_MAX: u32 = 16;
 pub const ROUNDS_MAX: u32 = 100;
+/// Copies of a tree that are started by one command.
+pub const COPIES_MAX: u32 = 1000;
+/// Of each file of an image but its pages, which are bounded by the disk that they go to.
+pub const IMAGE_PART_BYTES_MAX: u64 = 1 << 30;
 /// Address spaces and shared objects of one tree, counted together.
 pub const SPACES_MAX: u32 = 1 << 16;
 
@@ -65,6 +69,13 @@ pub const HANDOVER_WAIT: Duration = Duration::from_secs(30);
 pub const DECISION_WAIT: Duration = Duration::from_secs(5);
 /// Between two attempts to reach the other side again.
 pub const RECONNECT_WAIT: Duration = Duration::from_secs(2);
+/// For the image of a tree whose copies were accepted: it is dumped meanwhile, whatever its size, and a
+/// source that dies is noticed by the link.
+pub const DUMP_WAIT: Duration = Duration::from_hours(6);
+/// For the next bytes of an image.
+pub const PART_WAIT: Duration = Duration::from_secs(60);
+/// For a copy to be built from an image that is there.
+pub const COPY_WAIT: Duration = Duration::from_secs(120);
 /// Without a word in the lazy phase. After it the source asks how things are.
 pub const LAZY_WAIT: Duration = Duration::from_secs(15);
 

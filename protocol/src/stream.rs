@@ -12,7 +12,7 @@ use crate::pages::is_range;
 pub struct StreamHead {
     #[prost(message, required, tag = "1")]
     pub migration: MigrationId,
-    #[prost(oneof = "Role", tags = "2, 3, 4")]
+    #[prost(oneof = "Role", tags = "2, 3, 4, 5")]
     pub role: Option<Role>,
 }
 
@@ -24,6 +24,8 @@ pub enum Role {
     Bulk(Bulk),
     #[prost(message, tag = "4")]
     Faults(Faults),
+    #[prost(message, tag = "5")]
+    Copies(Copies),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -40,6 +42,10 @@ pub struct Bulk {
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Faults {}
+
+/// See [`crate::copies`]. Only for a destination that has said in its Hello that it knows of them.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Copies {}
 
 /// The frames of the fault connection.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]

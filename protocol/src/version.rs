@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 /// The versions of the conversation that this build speaks.
 pub const PROTOCOL_MIN: u32 = 1;
-pub const PROTOCOL_MAX: u32 = 1;
+/// 2 has copies of a tree that stays: [`crate::copies`].
+pub const PROTOCOL_MAX: u32 = 2;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Hello {

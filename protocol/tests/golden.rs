@@ -6,7 +6,8 @@
 use prost::Message as _;
 use protocol::message::*;
 use protocol::stream::{
-    Bulk, Control, FaultEnvelope, FaultMessage, Faults, PageReply, PageRequest, Role, StreamHead,
+    Bulk, Control, Copies, FaultEnvelope, FaultMessage, Faults, PageReply, PageRequest, Role,
+    StreamHead,
 };
 use protocol::version::{Hello, HostFacts, Offered};
 use protocol::{Failure, Phase, Side};
@@ -161,6 +162,7 @@ fn every_first_word_and_fault_has_the_bytes_it_has_always_had() {
             "0a1209080706050403020111100f0e0d0c0b0a091a0408011004",
         ),
         (head(Role::Faults(Faults {})), "0a1209080706050403020111100f0e0d0c0b0a092200"),
+        (head(Role::Copies(Copies {})), "0a1209080706050403020111100f0e0d0c0b0a092a00"),
         (fault(FaultMessage::PageRequest(request)), "0a09080110021880602004"),
         (
             fault(FaultMessage::PageReply(PageReply { sequence: 1, records_bytes: 32 })),
@@ -169,6 +171,30 @@ fn every_first_word_and_fault_has_the_bytes_it_has_always_had() {
     ];
     for (number, (bytes, golden)) in cases.into_iter().enumerate() {
         assert_eq!(bytes, golden, "{number}");
+    }
+}
+
+#[test]
+fn every_message_about_copies_has_the_bytes_it_has_always_had() {
+    use protocol::copies::{Accept, Envelope, Image, Message, Offer, Part, Ready, Runs, Start};
+    let offer = Offer { count: 3, network_namespace: true, memory_bytes: 4, inventory_bytes: 5 };
+    let image = Image { pages_bytes: 1, index_bytes: 2, tree_bytes: 3, manifest_bytes: 4 };
+    let refusals = vec![Refusal::new("a", "b", "c")];
+    let failure = Failure::new(Side::Destination, Phase::Stage, "map", "x");
+    let cases = [
+        (Message::Offer(offer), "0a080803100118042005"),
+        (Message::Part(Part { bytes: vec![1, 2].into() }), "12040a020102"),
+        (Message::Refuse(Refuse { refusals }), "1a0b0a090a01611201621a0163"),
+        (Message::Accept(Accept {}), "2200"),
+        (Message::Image(image), "2a080801100218032004"),
+        (Message::Ready(Ready {}), "3200"),
+        (Message::Start(Start {}), "3a00"),
+        (Message::Runs(Runs { pid: 1, missing_pages: 2, started_after_ns: 3 }), "4206080110021803"),
+        (Message::Failed(failure), "4a0c080210031a017822036d6170"),
+    ];
+    for (message, golden) in cases {
+        let name = message.name();
+        assert_eq!(hex(&Envelope { message: Some(message) }.encode_to_vec()), golden, "{name}");
     }
 }
 

@@ -201,7 +201,7 @@ fn fixed_ns(found: &Inspection, rtt: Duration) -> u64 {
 }
 
 /// Random, as the system's own generator gives it; see random(4).
-pub(crate) fn new_id() -> io::Result<MigrationId> {
+pub fn new_id() -> io::Result<MigrationId> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     MigrationId::from_bytes(bytes).ok_or_else(|| io::Error::other("the random device gives zeros"))

@@ -4,14 +4,13 @@ mod features;
 
 use crate::attempt::{Attempt, new_id};
 use crate::audience::Audience;
-use crate::bulk::Moved;
 use crate::cli::{Check, Move, MoveWishes, Moving, Speed, When};
 use crate::codec::Compress;
-use crate::connection::{Line, Peer};
+use crate::connection::{self, Peer};
 use crate::ending::{Ending, Purpose};
+use crate::greeting;
 use crate::hello;
 use crate::inspection::{self, Looked};
-use crate::news::{self, News};
 use crate::output::Output;
 use crate::place::Place;
 use crate::report::Report;
@@ -19,8 +18,6 @@ use anyhow::Result;
 use engine::inventory::Counting;
 use engine::kinds::Rules;
 use nix::unistd::gethostname;
-use protocol::Message;
-use protocol::limits::HELLO_WAIT;
 use protocol::version::{Mismatch, agree};
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,19 +65,10 @@ async fn this_host(json: bool) -> Result<ExitCode> {
 async fn host(to: Place, config: &Path) -> Result<(), Ending> {
     let ours = spawn_blocking(hello::of_this_host).await??;
     let connection = Peer::new(to, config)?.dial().await?;
-    let (post, mut inbox) = news::queue();
-    let mut line = Line::open(connection, new_id()?, 1, post, Moved::default()).await?;
-    line.send(Message::Hello(ours.clone())).await?;
-    let heard = tokio::time::timeout(HELLO_WAIT, inbox.recv()).await;
-    line.close("it was only to be checked").await;
-    match heard {
-        Ok(Some(News::Heard { message: Message::Hello(theirs), .. })) => {
-            let refusal = |mismatch: &Mismatch| mismatch.refusal(&theirs);
-            agree(&ours, &theirs)
-                .map(drop)
-                .map_err(|found| Ending::Refused(found.iter().map(refusal).collect()))
-        }
-        Ok(Some(News::Lost { cause, .. })) => Err(Ending::Failed(vec![cause])),
-        _ => Err(Ending::Failed(vec![format!("it did not say what it is within {HELLO_WAIT:?}")])),
-    }
+    let heard = greeting::exchange(&connection, new_id()?, &ours).await;
+    connection::close(&connection, "it was only to be checked").await;
+    let theirs = heard?;
+    let refusal = |mismatch: &Mismatch| mismatch.refusal(&theirs);
+    let agreed = agree(&ours, &theirs).map(drop);
+    agreed.map_err(|found| Ending::Refused(found.iter().map(refusal).collect()))
 }

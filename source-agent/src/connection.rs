@@ -190,7 +190,18 @@ impl Line {
         self.listener.abort_all();
         self.pages.abort_all();
         let _peer_has_gone = self.control.finish(GOODBYE_WAIT).await;
-        self.connection.close(link::CALLER_CODES, reason);
-        let _peer_has_gone = self.connection.drain(GOODBYE_WAIT).await;
+        close(&self.connection, reason).await;
     }
+
+    /// Ends this conversation, for another one on the same connection.
+    pub(crate) async fn leave(mut self) {
+        self.listener.abort_all();
+        let _peer_has_gone = self.control.finish(GOODBYE_WAIT).await;
+    }
+}
+
+/// Ends a connection whose last word was said.
+pub(crate) async fn close(connection: &Connection, reason: &str) {
+    connection.close(link::CALLER_CODES, reason);
+    let _peer_has_gone = connection.drain(GOODBYE_WAIT).await;
 }

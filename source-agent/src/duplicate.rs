@@ -1,15 +1,18 @@
-//! `migrate clone`: the tree goes on, and copies of it begin where it was.
+//! `migrate clone`: the tree goes on, and copies of it begin where it was, here or on another host.
+
+mod elsewhere;
+pub(crate) mod line;
 
 use crate::cli::{Dump, Duplicate, Restore};
 use crate::complaint::{Complaint, only_root};
 use crate::ending::{Ending, Purpose};
+use crate::home::{self, Home};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::restore::another;
 use crate::{attempt, dump};
 use anyhow::{Context as _, Result};
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,25 +24,44 @@ pub(crate) async fn run(duplicate: Duplicate) -> Result<ExitCode> {
     }
     let state = &duplicate.state.state;
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
-    clear_away_what_was_left(state)?;
-    let directory = state.join(format!("{PREFIX}{}", attempt::new_id()?));
-    let output = Output::new(duplicate.json);
+    home::clear_away_what_was_left(state)?;
     let interrupt = dump::interrupt()?;
-    let original = Dump::of_original(&duplicate, &directory);
-    let dumped = match dump::store(original, Arc::clone(&interrupt)).await? {
-        Ok(dumped) => dumped,
+    match duplicate.to.clone() {
+        Some(to) => elsewhere::run(&duplicate, to, &interrupt).await,
+        None => here(&duplicate, &interrupt).await,
+    }
+}
+
+async fn here(duplicate: &Duplicate, interrupt: &Arc<Interrupt>) -> Result<ExitCode> {
+    let output = Output::new(duplicate.common.json);
+    let home = match store(duplicate, interrupt, &output).await? {
+        Ok(home) => home,
         Err(ending) => {
-            ending.say(&output, Purpose::Dump);
+            ending.say(&output, Purpose::Clone);
             return Ok(ending.code().into());
         }
     };
+    let copies = start_all(duplicate, home.path(), interrupt).await;
+    // Whoever still reads pages from it has it open.
+    home.remove()?;
+    copies
+}
+
+/// The image that copies are made of. The tree runs again when it is whole.
+async fn store(
+    duplicate: &Duplicate,
+    interrupt: &Arc<Interrupt>,
+    output: &Output,
+) -> Result<Result<Home, Ending>> {
+    let directory = home::path(&duplicate.state.state, &attempt::new_id()?.to_string());
+    let original = Dump::of_original(duplicate, &directory);
+    let dumped = match dump::store(original, Arc::clone(interrupt)).await? {
+        Ok(dumped) => dumped,
+        Err(ending) => return Ok(Err(ending)),
+    };
     let still_ms = dumped.stood_still.as_secs_f64() * 1000.0;
     output.text(&format!("Process {} stood still for {still_ms:.1} ms and runs.", duplicate.pid));
-    let _lock = lock(&directory)?;
-    let copies = start_all(&duplicate, &directory, &interrupt).await;
-    // Whoever still reads pages from it has it open.
-    fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
-    copies
+    Ok(Ok(Home::take_over(directory)?))
 }
 
 async fn start_all(
@@ -47,7 +69,7 @@ async fn start_all(
     directory: &Path,
     interrupt: &Interrupt,
 ) -> Result<ExitCode> {
-    let output = Output::new(duplicate.json);
+    let output = Output::new(duplicate.common.json);
     for number in 0..duplicate.count {
         if interrupt.is_raised() {
             let (count, code) = (duplicate.count, Ending::Cancelled.code());
@@ -67,23 +89,3 @@ async fn start_all(
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// Memory of programs: whoever was killed before he could remove it must not leave it for ever.
-fn clear_away_what_was_left(state: &Path) -> Result<()> {
-    for entry in fs::read_dir(state)?.flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // Locked by whoever still writes or reads it.
-        if is_ours && let Ok(_lock) = lock(&entry.path()) {
-            let removed = fs::remove_dir_all(entry.path());
-            removed.with_context(|| format!("remove {}", entry.path().display()))?;
-        }
-    }
-    Ok(())
-}
-
-fn lock(directory: &Path) -> Result<Flock<File>> {
-    let directory = File::open(directory)?;
-    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
-}
-
-const PREFIX: &str = "clone-";

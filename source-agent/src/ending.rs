@@ -18,6 +18,7 @@ pub(crate) enum Purpose {
     Move,
     Check,
     Dump,
+    Clone,
     Restore,
 }
 
@@ -145,6 +146,22 @@ impl Ending {
         }
     }
 
+    /// What was being done and every cause, of one that is no success.
+    pub(crate) fn chain(self) -> Vec<String> {
+        match self {
+            Self::Failed(chain)
+            | Self::StandsStill(chain)
+            | Self::Gone(chain)
+            | Self::InDoubt { chain, .. }
+            | Self::Forgotten { chain, .. }
+            | Self::NotLetGo { chain, .. }
+            | Self::PagesMissing { chain, .. }
+            | Self::NotEnded { chain, .. } => chain,
+            Self::Cancelled => vec!["cancelled by the operator".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+
     /// Something is left to be done, by us or by another agent after us.
     pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.code(), 6 | 7)
@@ -180,7 +197,7 @@ impl Ending {
     fn events(&self, purpose: Purpose) -> Vec<Event> {
         let runs_on = match purpose {
             Purpose::Restore => RunsOn::Nowhere,
-            Purpose::Move | Purpose::Check | Purpose::Dump => self.runs_on(),
+            Purpose::Move | Purpose::Check | Purpose::Dump | Purpose::Clone => self.runs_on(),
         };
         let failure = |chain| vec![Event::Failure { chain, runs_on }];
         match self {

@@ -22,6 +22,7 @@ mod codec;
 mod complaint;
 mod connection;
 mod control;
+pub mod copies;
 mod dump;
 mod duplicate;
 mod ending;
@@ -33,7 +34,9 @@ mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod giving;
+mod greeting;
 mod hello;
+mod home;
 mod identity;
 mod images;
 mod inspection;

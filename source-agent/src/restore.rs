@@ -1,5 +1,6 @@
 //! `migrate restore`: a tree from a directory, by the same staging as from another host.
 
+pub(crate) mod admission;
 pub(crate) mod another;
 mod course;
 mod files;
@@ -13,10 +14,13 @@ use crate::ending::{Ending, Purpose};
 use crate::events::Event;
 use crate::output::Output;
 use crate::signals::Signals;
+use admission::{Admission, Anything};
 use anyhow::{Context as _, Result};
 use course::Course;
+pub(crate) use course::Running;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
@@ -38,17 +42,10 @@ pub(crate) async fn run(restore: Restore) -> Result<ExitCode> {
 async fn here(restore: Restore) -> Result<ExitCode> {
     let signals = restore.stays().then(Signals::watch).transpose()?;
     let (output, is_for_another) = (Output::new(restore.json), restore.is_for_another);
-    let restored = spawn_blocking(move || {
-        if restore.stays() {
-            foreground::adopt_orphans()?;
-        }
-        Course::begin(&restore)?.run(&restore)
-    });
-    let running = match restored.await? {
+    let running = match bring_back(restore, Arc::new(Anything)).await? {
         Ok(running) => running,
         Err(ending) => return Ok(tell(&ending, &output)),
     };
-    let root = running.pid;
     for note in &running.notes {
         output.event(&Event::Note { text: note.clone() });
         output.text(&format!("Note: {note}"));
@@ -57,6 +54,30 @@ async fn here(restore: Restore) -> Result<ExitCode> {
         true => another::say_that_it_runs(&running),
         false => running.summary().tell(&output),
     }
+    stay(running, signals, || ()).await
+}
+
+/// Until it runs.
+pub(crate) async fn bring_back(
+    restore: Restore,
+    admission: Arc<dyn Admission>,
+) -> Result<Result<Running, Ending>> {
+    let restored = spawn_blocking(move || {
+        if restore.stays() {
+            foreground::adopt_orphans()?;
+        }
+        Course::begin(&restore, &*admission)?.run(&restore, &*admission)
+    });
+    Ok(restored.await?)
+}
+
+/// As long as it lacks pages; with `signals`, until it has ended. `whole` hears when it lacks none.
+pub(crate) async fn stay(
+    running: Running,
+    signals: Option<Signals>,
+    whole: impl FnOnce(),
+) -> Result<ExitCode> {
+    let root = running.pid;
     let mut serving = spawn_blocking(move || running.serve());
     let Some(signals) = signals else {
         return serving.await?.map(|()| ExitCode::SUCCESS).context(PAGES);
@@ -66,6 +87,7 @@ async fn here(restore: Restore) -> Result<ExitCode> {
         // Where it fails we end, and the holder ends the tree: nothing else may bring pages.
         served = &mut serving => {
             served?.context(PAGES)?;
+            whole();
             ending.await
         }
         code = &mut ending => {

@@ -53,7 +53,7 @@ fn log_to_standard_error(level: &str) {
     log.with_ansi(colours).init();
 }
 
-fn runtime() -> Result<Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     runtime.context("start the runtime")
 }

@@ -104,6 +104,14 @@ impl Agent {
         Ok(names.into_iter().filter(|name| !name.contains('.')).collect())
     }
 
+    /// Images that copies are made of.
+    pub(crate) fn images(&self) -> Result<Vec<String>> {
+        let names = fs::read_dir(self.home.path().join("state"))?
+            .map(|file| file.map(|file| file.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(names.into_iter().filter(|name| name.starts_with("clone-")).collect())
+    }
+
     /// Files that it has left behind, apart from the journal itself.
     pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
         let names = fs::read_dir(self.home.path().join("state/destination"))?

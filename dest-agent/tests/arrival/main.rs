@@ -5,6 +5,7 @@
 
 mod agent;
 mod begun_anew;
+mod copied;
 mod flood;
 mod held;
 mod hooked;

@@ -21,6 +21,8 @@ pub(super) const MANIFEST: &str = "manifest";
 pub(super) const TREE: &str = "tree";
 pub(super) const INDEX: &str = "index";
 pub(super) const PAGES: &str = "pages";
+/// All of them, in the order in which they are written.
+pub const FILES: [&str; 4] = [PAGES, INDEX, TREE, MANIFEST];
 /// At the end of each name, where the files are sealed.
 const SEALED: &str = ".age";
 const UNFINISHED: &str = ".unfinished";

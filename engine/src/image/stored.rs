@@ -35,6 +35,11 @@ impl StoredImage {
         Self::open_above(path, None, identities, PARENTS_MAX)
     }
 
+    /// One that has no parent, or it is refused: nothing else of this host is opened in its name.
+    pub fn open_alone(path: &Path, identities: &Identities) -> Result<Self, Error> {
+        Self::open_above(path, None, identities, 0)
+    }
+
     /// For an image that is to have it as its parent: one more than its parents has to be read.
     pub(super) fn open_as_parent(path: &Path, identities: &Identities) -> Result<Self, Error> {
         Self::open_above(path, None, identities, PARENTS_MAX - 1)
@@ -152,7 +157,7 @@ fn open_parent(
     let was = Path::new(OsStr::from_bytes(&parent.path));
     let object = || Object::File { path: was.display().to_string() };
     let Some(parents) = parents.checked_sub(1) else {
-        let why = format!("there are more than {PARENTS_MAX} parents; merge some of them");
+        let why = "there are more parents than are read here; merge some of them";
         return Err(Error::invalid("read the parent", object(), why));
     };
     let beside = was.file_name().zip(child.parent()).map(|(name, above)| above.join(name));

@@ -1,9 +1,11 @@
 //! The commands that store a tree in a directory and bring it back.
 
-use super::{RuleOptions, State};
+use super::{Common, RuleOptions, State};
 use crate::codec::Compress;
+use crate::place::Place;
 use clap::{Args, ValueEnum};
 use engine::image::{Identities, Recipients};
+use protocol::limits::COPIES_MAX;
 use std::path::{Path, PathBuf};
 
 const DOWNTIME_MS: u64 = 20;
@@ -80,10 +82,11 @@ impl Dump {
             parent: None,
             copy_files: false,
             copy_files_max: COPY_FILES_MIB,
-            compress: Compress::None,
+            // On the way to another host, what is smaller is faster.
+            compress: if duplicate.to.is_some() { Compress::Auto } else { Compress::None },
             seal: Seal::default(),
             opening: Opening::default(),
-            json: duplicate.json,
+            json: duplicate.common.json,
             rules: duplicate.rules,
         }
     }
@@ -143,6 +146,9 @@ pub(crate) struct Restore {
     /// Started by the keeper of a service: ids up to this one are not for what the tree starts
     #[arg(long, hide = true, value_name = "PID")]
     pub(crate) spare_ids: Option<i32>,
+    /// It came from another host: nothing of it is looked for anywhere else
+    #[arg(skip)]
+    pub(crate) stands_alone: bool,
 }
 
 /// What becomes of the TCP connections of an image.
@@ -177,10 +183,31 @@ impl Restore {
             network_namespace: duplicate.network_namespace,
             tcp: Connections::Close,
             pidfile: None,
-            json: duplicate.json,
+            json: duplicate.common.json,
             state: duplicate.state.clone(),
             is_for_another: false,
             spare_ids: None,
+            stands_alone: false,
+        }
+    }
+
+    /// Of a copy whose image came from another host. We are the first of its PID namespace.
+    pub(crate) fn of_stranger(directory: PathBuf, state: PathBuf) -> Self {
+        Self {
+            directory,
+            detach: true,
+            opening: Opening::default(),
+            lazy: true,
+            copy_files: false,
+            pid_namespace: true,
+            network_namespace: false,
+            tcp: Connections::Close,
+            pidfile: None,
+            json: true,
+            state: State { state },
+            is_for_another: true,
+            spare_ids: None,
+            stands_alone: true,
         }
     }
 
@@ -200,9 +227,12 @@ pub(crate) struct Duplicate {
     /// The first process of the tree, which goes on running
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) pid: i32,
+    /// Start the copies on another host, whose `dest-agent` takes them in: HOST[:PORT]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) to: Option<Place>,
     /// How many copies
     #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1000))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(COPIES_MAX)))]
     pub(crate) count: u32,
     /// Each copy in a network namespace of its own, which has nothing but its loopback
     #[arg(long)]
@@ -210,9 +240,8 @@ pub(crate) struct Duplicate {
     /// How many rounds of copying at most, while it runs
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) pre_dump: u32,
-    /// One JSON event a line on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
     #[command(flatten)]
     pub(crate) state: State,
     #[command(flatten)]

@@ -24,6 +24,7 @@ pub(super) fn failed(purpose: Purpose) -> &'static str {
         Purpose::Move => "It was not moved, and runs here as before.",
         Purpose::Check => "It could not be checked. Nothing was touched.",
         Purpose::Dump => "It was not dumped, and runs here as before.",
+        Purpose::Clone => "It was not cloned, and runs here as before.",
         Purpose::Restore => "It was not restored: nothing of it runs here.",
     }
 }
@@ -33,6 +34,7 @@ pub(super) fn wanted(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Move | Purpose::Check => "move the tree",
         Purpose::Dump => "dump the tree",
+        Purpose::Clone => "clone the tree",
         Purpose::Restore => "restore the tree",
     }
 }
@@ -41,6 +43,7 @@ pub(super) fn refused(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Move | Purpose::Check => "It cannot be moved, and nothing was touched:",
         Purpose::Dump => "It cannot be dumped, and nothing was touched:",
+        Purpose::Clone => "It cannot be cloned, and nothing was touched:",
         Purpose::Restore => "It cannot be restored here, and nothing was touched:",
     }
 }
@@ -48,7 +51,9 @@ pub(super) fn refused(purpose: Purpose) -> &'static str {
 pub(super) fn cancelled(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Restore => "Cancelled. Nothing of it runs here.",
-        Purpose::Move | Purpose::Check | Purpose::Dump => "Cancelled. It runs here as before.",
+        Purpose::Move | Purpose::Check | Purpose::Dump | Purpose::Clone => {
+            "Cancelled. It runs here as before."
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A restore from the image to a tree that runs.
 
+use super::admission::Admission;
 use super::{files, original};
 use crate::attempt::new_id;
 use crate::cli::{Connections, Restore};
@@ -45,11 +46,11 @@ pub(super) struct Course {
 
 /// A tree that runs.
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) pid: i32,
+pub(crate) struct Running {
+    pub(crate) pid: i32,
     lazy: Option<Lazy>,
     took: Duration,
-    pub(super) missing_pages: u64,
+    pub(crate) missing_pages: u64,
     pub(super) notes: Vec<String>,
 }
 
@@ -62,34 +63,42 @@ struct Lazy {
 
 impl Course {
     /// Opens the image and looks whether this host can take the tree.
-    pub(super) fn begin(restore: &Restore) -> Result<Self, Ending> {
+    pub(super) fn begin(restore: &Restore, admission: &dyn Admission) -> Result<Self, Ending> {
         let began = Instant::now();
         let (image, ours) = thread::scope(|scope| {
             // It tries out what the kernel can, which takes as long as reading the image.
             let ours = scope.spawn(hello::of_this_host);
             let identities = restore.opening.identities()?;
-            let image = StoredImage::open(&restore.directory, &identities)?;
+            let image = match restore.stands_alone {
+                true => StoredImage::open_alone(&restore.directory, &identities)?,
+                false => StoredImage::open(&restore.directory, &identities)?,
+            };
             Ok::<_, Ending>((image, ours.join().unwrap_or_else(|panic| resume_unwind(panic))?))
         })?;
         let is_cut_off = restore.tcp != Connections::Established;
         let fill = if restore.lazy { Fill::WhatIsNeededAtOnce } else { Fill::Everything };
+        let inventory = needed(&image, fill, is_cut_off)?;
+        admitted(admission.judge_inventory(&inventory)?)?;
         // Whoever looks for a file of the tree finds it; what is refused takes them back.
         let (put_in, mut refusals) = files::put_in(&image, restore)?;
-        refusals.extend(judge(&image, &ours, fill, is_cut_off)?);
-        if !refusals.is_empty() {
-            return Err(Ending::Refused(refusals));
-        }
+        refusals.extend(judge(&image, &ours, &inventory)?);
+        admitted(refusals)?;
         let mut playback = image.play_back(fill)?;
         let tells = restore.tcp == Connections::Reset;
         let dismissed = playback.image.descriptors.clone().filter(|_| tells);
         if let (true, Some(table)) = (is_cut_off, &mut playback.image.descriptors) {
             descriptors::cut_off(table)?;
         }
+        admitted(admission.judge_image(&playback.layout, &playback.image)?)?;
         Ok(Self { playback, dismissed, put_in, began })
     }
 
     /// Where it fails, nothing of the tree is left.
-    pub(super) fn run(self, restore: &Restore) -> Result<Running, Ending> {
+    pub(super) fn run(
+        self,
+        restore: &Restore,
+        admission: &dyn Admission,
+    ) -> Result<Running, Ending> {
         let Self { playback, dismissed, put_in, began } = self;
         let holder = (!playback.image.missing.is_empty()).then(|| HolderToBe::new(restore));
         let seen = playback.image.clocks.unwrap_or_default();
@@ -98,6 +107,8 @@ impl Course {
         let mut restored = restore::build(stage, &playback.image)?;
         let pid = playback.layout.processes.first().map_or(0, |root| root.pid);
         let highest_id = playback.layout.ids().max();
+        let living = playback.image.processes.iter().filter(|process| !process.is_zombie);
+        let living: Vec<i32> = living.map(|process| process.pid).collect();
         let lazy = serve_what_is_missing(&mut restored, playback, holder)?;
         if let Some(path) = &restore.pidfile {
             let object = || Object::File { path: path.display().to_string() };
@@ -108,6 +119,7 @@ impl Course {
         let own = highest_id.filter(|_| restore.is_first());
         restore.spare_ids.or(own).map_or(Ok(()), spare_ids::spare)?;
         let pids = restored.pids();
+        admission.admit_built(&living)?;
         restored.run().inspect_err(|_| end_all(&pids))?;
         let took = began.elapsed();
         let mut notes = dismissed.as_ref().map_or_else(Vec::new, dismiss);
@@ -203,13 +215,24 @@ impl RestoreSummary {
     }
 }
 
+fn admitted(refusals: Vec<Refusal>) -> Result<(), Ending> {
+    if refusals.is_empty() { Ok(()) } else { Err(Ending::Refused(refusals)) }
+}
+
+/// What the tree needs. Of what came and went while it was dumped, the last word counts.
+fn needed(image: &StoredImage, fill: Fill, is_cut_off: bool) -> Result<Inventory, Error> {
+    let inventory = image.manifest().inventory.clone().unwrap_or_default();
+    let memory_bytes = image.memory_pages(fill) * PAGE_BYTES;
+    let layout = image.tree().layout.clone();
+    let mut inventory = Inventory { layout, memory_bytes, ..inventory };
+    if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
+        descriptors::cut_off(outline)?;
+    }
+    Ok(inventory)
+}
+
 /// The same questions that a destination asks of a source.
-fn judge(
-    image: &StoredImage,
-    ours: &Hello,
-    fill: Fill,
-    is_cut_off: bool,
-) -> Result<Vec<Refusal>, Ending> {
+fn judge(image: &StoredImage, ours: &Hello, inventory: &Inventory) -> Result<Vec<Refusal>, Ending> {
     let manifest = image.manifest();
     let theirs: Hello = decode("host", &manifest.host)?;
     let mut mismatches: Vec<Mismatch> = agree(&theirs, ours).err().unwrap_or_default();
@@ -217,15 +240,7 @@ fn judge(
     mismatches.extend(lacking(What::Aspect, &offered(&manifest.aspects), ours));
     let mut refusals: Vec<Refusal> = mismatches.iter().map(|one| one.refusal(ours)).collect();
     refusals.extend(original::stands_still(image, &theirs.host, &ours.host));
-    let inventory = manifest.inventory.clone().unwrap_or_default();
-    // Of what came and went while it was dumped, the last word counts.
-    let memory_bytes = image.memory_pages(fill) * PAGE_BYTES;
-    let layout = image.tree().layout.clone();
-    let mut inventory = Inventory { layout, memory_bytes, ..inventory };
-    if let (true, Some(outline)) = (is_cut_off, &mut inventory.outline) {
-        descriptors::cut_off(outline)?;
-    }
-    let found = inventory::judge(&inventory, ours.host.free_memory_bytes)?;
+    let found = inventory::judge(inventory, ours.host.free_memory_bytes)?;
     refusals.extend(found.iter().map(refusal));
     Ok(refusals)
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use std::{fs, io, thread};
 
 /// Starts a program as the first of a new PID namespace.
-pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
     // The namespace is for the children of one thread, which cannot have another one later.
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -23,7 +23,7 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
 
 /// Sees to it that /proc shows the namespace that we are the first in. While there is one thread:
 /// others would stay where they were. They have yet to start, with ids that no tree is likely to have.
-pub(crate) fn enter(with_network: bool) -> Result<(), Error> {
+pub fn enter(with_network: bool) -> Result<(), Error> {
     const NONE: Option<&str> = None;
     let own_proc = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     unshare(CloneFlags::CLONE_NEWNS)
@@ -35,7 +35,7 @@ pub(crate) fn enter(with_network: bool) -> Result<(), Error> {
 }
 
 /// The id that this host has for what is `pid` in the PID namespace of `first`.
-pub(super) fn outside(first: u32, pid: i32) -> Option<i32> {
+pub fn outside(first: u32, pid: i32) -> Option<i32> {
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid")).ok();
     let theirs = namespace(&first.to_string())?;
     let processes = fs::read_dir("/proc").ok()?.flatten();

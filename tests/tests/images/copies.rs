@@ -74,7 +74,7 @@ fn a_tree_with_the_lowest_ids_comes_back_in_a_namespace() -> Result<()> {
 }
 
 /// Every one in a file of its own, and each of them twice from now on.
-fn all_prove_themselves(said: &Path, count: usize) -> Result<()> {
+pub(super) fn all_prove_themselves(said: &Path, count: usize) -> Result<()> {
     let lines = || -> Result<BTreeMap<PathBuf, usize>> {
         let files = fs::read_dir(said)?.map(|file| {
             let path = file?.path();

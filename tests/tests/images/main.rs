@@ -4,6 +4,7 @@
 mod afterwards;
 mod connections;
 mod copies;
+mod elsewhere;
 mod failures;
 mod files;
 mod programs;
