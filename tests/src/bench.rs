@@ -15,6 +15,7 @@ mod machine;
 mod ours;
 mod page;
 mod plot;
+mod profile;
 mod rate;
 mod results;
 mod run;
@@ -29,6 +30,9 @@ pub use floor::Floor;
 pub use link::{echo, flood, ping, receive_files, send_files, sink};
 pub use load::{LOADS, Load};
 pub use page::page;
+pub use profile::{
+    Profile, WirePlan, keep_to_half, link_flood, link_sink, profile, wire_markdown, wire_text,
+};
 pub use results::{Results, Row};
 pub use run::Run;
 pub use spread::Spread;
@@ -81,12 +85,8 @@ fn measure_load(load: &Load, plan: &Plan, tell: &impl Fn(&str)) -> Row {
     row
 }
 
-/// A failure in one line.
 fn noted(run: Result<Run>, which: &str, tell: &impl Fn(&str)) -> Result<Run, String> {
-    let one_line = |error: anyhow::Error| {
-        format!("{which}: {error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    let run = run.map_err(one_line);
+    let run = run.map_err(|error| in_one_line(which, &error));
     match &run {
         Ok(Run { downtime_ms, in_freeze_ms, before_freeze_ms, total_ms, .. }) => {
             let part =
@@ -98,4 +98,9 @@ fn noted(run: Result<Run>, which: &str, tell: &impl Fn(&str)) -> Result<Run, Str
         Err(failure) => tell(failure),
     }
     run
+}
+
+/// What failed, and why.
+fn in_one_line(which: &str, error: &anyhow::Error) -> String {
+    format!("{which}: {error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }

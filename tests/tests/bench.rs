@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::process::Command;
-use tests::bench::{Results, page, text};
+use tests::bench::{Profile, Results, page, text, wire_text};
 use tests::place;
 
 #[test]
@@ -48,5 +48,43 @@ fn a_load_that_there_is_not_is_refused_with_those_that_there_are() -> Result<()>
     let said = Command::new(place::program("bench")?).arg("no-such-load").output()?;
     let told = String::from_utf8_lossy(&said.stderr);
     ensure!(!said.status.success() && told.contains("64-mib, 1-gib"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn every_column_of_the_wire_is_filled() -> Result<()> {
+    let out = tempfile::tempdir()?;
+    let mut wire = Command::new(place::program("wire")?);
+    let small = ["--runs", "1", "--mib", "16", "--out", &place::text(out.path())?];
+    let said = wire.args(small).args(["MTU 9000", "pages that come late"]).output()?;
+    let told = String::from_utf8_lossy(&said.stderr);
+    ensure!(said.status.success(), "{told}");
+
+    let profile: Profile = serde_json::from_slice(&fs::read(out.path().join("wire.json"))?)?;
+    let table = String::from_utf8(said.stdout)?;
+    ensure!(table == wire_text(&profile), "the table is not that of the results: {table}");
+    let lines = || table.lines().filter(|line| line.starts_with("MTU "));
+    for (cells, shown) in [(8, "MTU 9000"), (6, "MTU 1500")] {
+        let line = lines().find(|line| line.starts_with(shown)).context("a line")?;
+        let filled = line.split("  ").filter(|cell| !cell.trim().is_empty()).count();
+        ensure!(filled == cells, "{line}");
+    }
+    // A dash by itself stands for what was not measured.
+    let has_gaps = lines().any(|line| line.split_whitespace().any(|word| word == "–"));
+    ensure!(lines().count() == 7 && !has_gaps, "{table}");
+    for what in ["plain TCP", "the bare link", "of noise, none", "of objects, zstd"] {
+        ensure!(table.contains(what), "no {what}: {table}");
+    }
+    ensure!(fs::read_to_string(out.path().join("wire.md"))?.contains("| MTU 9000 | plain TCP |"));
+    Ok(())
+}
+
+#[test]
+fn what_the_wire_does_not_have_is_not_measured() -> Result<()> {
+    let out = tempfile::tempdir()?;
+    let mut wire = Command::new(place::program("wire")?);
+    let said = wire.args(["--out", &place::text(out.path())?, "no such words"]).output()?;
+    let told = String::from_utf8_lossy(&said.stderr);
+    ensure!(!said.status.success() && told.contains("MTU 1500: plain TCP"), "{told}");
     Ok(())
 }

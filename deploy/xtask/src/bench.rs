@@ -19,10 +19,14 @@ pub(crate) struct Options {
     /// The hot paths instead of moves: each in relation to a yardstick, beside docs/hot-paths.json.
     #[arg(long, conflicts_with_all = ["quick", "vs", "markdown", "loads"])]
     micro: bool,
+    /// The wire instead of moves: plain TCP, the bare link and the pages of a move on several roads, and
+    /// how long a program waits for a page: target/bench/wire.json.
+    #[arg(long, conflicts_with_all = ["micro", "vs"])]
+    wire: bool,
     /// Make what is measured the new docs/hot-paths.json.
     #[arg(long, requires = "micro")]
     save: bool,
-    /// Only these loads.
+    /// Only these loads, or what of the wire has these words in its name.
     loads: Vec<String>,
 }
 
@@ -36,7 +40,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return hot_paths::run(options.save).map(|()| ExitCode::SUCCESS);
     }
     install::for_scenarios()?;
-    let mut bench = Command::new("target/release/bench");
+    let program = if options.wire { "target/release/wire" } else { "target/release/bench" };
+    let mut bench = Command::new(program);
     bench.args(options.quick.then_some("--quick")).args(options.markdown.then_some("--markdown"));
     if let Some(Peer::Criu) = options.vs {
         match criu::unpacked() {

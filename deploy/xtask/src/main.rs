@@ -71,7 +71,7 @@ enum Task {
         mib: u64,
     },
     /// Measure moves of many loads, and of how long programs stand still: target/bench/bench.html.
-    /// Or the hot paths alone.
+    /// Or the hot paths alone, or the wire.
     Bench(bench::Options),
 }
 

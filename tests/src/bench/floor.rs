@@ -39,12 +39,17 @@ impl Floor {
                 let seconds = ask(&hosts, "sink", "flood", &FLOOD_MIB.to_string())?;
                 Ok(f64::from(FLOOD_MIB) / seconds)
             })?,
-            round_trip_us: several(&|| Ok(ask(&hosts, "echo", "ping", &PINGS.to_string())? * 1e6))?,
+            round_trip_us: several(&|| round_trip_us(&hosts))?,
             read_mib_s: several(&|| {
                 Ok(f64::from(READ_MIB) / read_another_process()?.as_secs_f64())
             })?,
         })
     }
+}
+
+/// The median of many.
+pub(super) fn round_trip_us(hosts: &TwoHosts) -> Result<f64> {
+    Ok(ask(hosts, "echo", "ping", &PINGS.to_string())? * 1e6)
 }
 
 /// Has a client on `a` speak to a server on `b`; the client says a number of seconds.
@@ -57,7 +62,7 @@ fn ask(hosts: &TwoHosts, server: &str, client: &str, how_much: &str) -> Result<f
     said.trim().parse().with_context(|| format!("{client} says {said:?}"))
 }
 
-fn listening(host: &Host, argv: &[&str]) -> Result<Started> {
+pub(super) fn listening(host: &Host, argv: &[&str]) -> Result<Started> {
     let server = host.spawn(argv)?;
     let said = || Ok(fs::read_to_string(&server.stdout)?.contains("listening").then_some(()));
     wait::until(wait::PATIENCE, || format!("{argv:?}: {}", server.story()), said)?;

@@ -36,6 +36,20 @@ impl Machine {
         self.load_max = self.load_max.max(load_average()?);
         Ok(())
     }
+
+    /// With what stands between brackets in the tables.
+    pub(super) fn in_words(&self) -> String {
+        format!(
+            "median (least–most). {} processors ({}), {} MiB of memory, Linux {}. \
+             Load average {:.2} before the first run, at most {:.2} later, with the benchmark itself.",
+            self.processors,
+            self.processor,
+            self.memory_mib,
+            self.kernel,
+            self.load_before,
+            self.load_max
+        )
+    }
 }
 
 fn model(line: &str) -> Option<&str> {

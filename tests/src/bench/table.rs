@@ -78,11 +78,12 @@ pub fn text(results: &Results) -> String {
     aligned(&lines) + &floor(results) + &failures(results)
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(super) fn aligned(lines: &[Vec<String>]) -> String {
     let width = |column: usize| {
         lines.iter().filter_map(|line| Some(line.get(column)?.chars().count())).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS.len() + 2).map(width).collect();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |cells: &Vec<String>| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
@@ -108,19 +109,8 @@ pub fn markdown(results: &Results) -> String {
 
 /// In one paragraph.
 pub(super) fn measured_on(results: &Results) -> String {
-    let machine = &results.machine;
     let peer = results.peer.as_deref().unwrap_or("no peer");
-    format!(
-        "{} runs of each, with {peer}; median (least–most). {} processors ({}), {} MiB of memory, Linux {}. \
-         Load average {:.2} before the first run, at most {:.2} later, with the benchmark itself.",
-        results.runs,
-        machine.processors,
-        machine.processor,
-        machine.memory_mib,
-        machine.kernel,
-        machine.load_before,
-        machine.load_max
-    )
+    format!("{} runs of each, with {peer}; {}", results.runs, results.machine.in_words())
 }
 
 pub(super) fn floor(results: &Results) -> String {
