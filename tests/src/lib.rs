@@ -36,4 +36,5 @@ pub mod soak;
 pub mod stalls;
 pub mod wait;
 pub mod web;
+pub mod witness;
 pub mod workload;

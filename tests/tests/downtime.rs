@@ -9,6 +9,7 @@ use tests::heartbeat::{Report, last_report};
 use tests::hosts::TwoHosts;
 use tests::scale::scaled;
 use tests::wait;
+use tests::witness::Witness;
 use tests::workload::Workload;
 use tests::{moved::Moved, say};
 
@@ -20,9 +21,15 @@ fn stands_still(mib: u32) -> Result<()> {
     hosts.a.signal(heart.pid, Signal::SIGUSR1)?;
     // The next report is of after the signal.
     std::thread::sleep(Duration::from_millis(300));
+    let mut witness = Witness::begin()?;
     let moved = hosts.migrate(heart.pid, &hosts.a, &hosts.b, &[])?.success()?;
     let report = report_after_the_move(&heart)?;
-    say::figure(&format!("downtime of {mib} MiB"), &figures(&report, &moved)?)?;
+    let gap = report.max_gap_ended_us.saturating_sub(report.max_gap_us)..report.max_gap_ended_us;
+    let machine_us = witness.longest_us(&gap)?;
+    drop(witness);
+    let figures = figures(&report, &moved)?;
+    let figures = format!("{figures}; {machine_us} us the machine itself stood still meanwhile");
+    say::figure(&format!("downtime of {mib} MiB"), &figures)?;
     has_all_its_memory(&hosts, &heart).with_context(|| moved.story())?;
     let peak = moved.peak_kib.max(hosts.agent_peak_kib()?);
     say::figure(&format!("agents' memory for {mib} MiB"), &format!("{} MiB", peak / 1024))?;

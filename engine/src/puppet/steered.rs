@@ -71,13 +71,14 @@ impl<'a> Steered<'a> {
     /// Gives the thread its own registers and mask back.
     pub fn end(self) -> Result<(), Error> {
         let ended = self.put_back();
-        std::mem::forget(self);
+        self.leave();
         ended
     }
 
     /// Leaves the thread as it is: it is given other registers and another mask next.
     pub(crate) fn leave(self) {
-        std::mem::forget(self);
+        self.has_our_registers.set(false);
+        self.has_our_mask.set(None);
     }
 
     /// The registers first: the code that they lead to gives a program its mask back if we die

@@ -5,6 +5,7 @@ use crate::error::Object;
 use crate::sys::process::thread_signal;
 use crate::tracee::{CALL_WAIT, Outcome, Running, STOP_WAIT, Stopped};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 fn stopped_child() -> (Asleep, Stopped) {
@@ -188,4 +189,27 @@ fn a_call_that_never_returns_is_ended_and_named() {
         assert_eq!(alone.source.to_string(), says);
         close(puppet, steered, ends);
     });
+}
+
+/// The signal that a stub's trap sends may wait for it as well: a restored thread's own.
+#[test]
+fn a_trap_that_waits_for_a_stub_does_not_end_its_batch() {
+    let (mut child, stopped) = stopped_child();
+    let steered = Steered::begin(&stopped).unwrap();
+    let (at, syscall_at) = (free_address(&[]).unwrap(), find_syscall(stopped.pid()).unwrap());
+    let puppet = Puppet::open(&steered, at, syscall_at, OnOurDeath::Dies).unwrap();
+    let mut batch = Batch::new();
+    let pid = batch.try_call(libc::SYS_getpid, args![]);
+    let tid = batch.try_call(libc::SYS_gettid, args![]);
+    let sent = batch.try_call(libc::SYS_tgkill, args![pid, tid, libc::SIGTRAP]);
+    let calls: Vec<_> = (0..5).map(|_| batch.try_call(libc::SYS_getppid, args![])).collect();
+    let answers = puppet.run(&steered, &batch).unwrap();
+    assert_eq!(answers.raw(sent), 0);
+    let us = i64::from(std::process::id());
+    assert!(calls.iter().all(|&call| answers.raw(call) == us), "all calls were made");
+    steered.end().unwrap();
+    // It was not lost either: this is what it dies of.
+    stopped.release().unwrap();
+    let ended = child.child().wait().unwrap();
+    assert_eq!(ended.signal(), Some(libc::SIGTRAP));
 }

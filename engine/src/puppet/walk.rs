@@ -210,21 +210,22 @@ impl Puppet {
         Ok(answers)
     }
 
-    /// A program's own signal of that number may come from outside at any time, but then it does
-    /// not stand where the code has just sent it.
+    /// A signal of that number may come from outside or out of the queue at any time, but then it
+    /// does not stand where the code has just sent it, or behind the trap. Another one that ended a
+    /// walk would leave the calls behind it undone.
     fn end_of_walk(
         &self,
         steered: &Steered<'_>,
         ends: Option<blob::WayBack>,
     ) -> impl Fn(Event) -> bool {
-        let behind = self.address + blob::WAY_BACK_OFFSET;
-        let tid = steered.thread().tid();
-        move |event| match ends {
-            None => event == Event::Signal(libc::SIGTRAP),
-            Some(way_back) => {
-                event == Event::Signal(way_back.signal)
-                    && ptrace::registers(tid).is_ok_and(|registers| registers.rip == behind)
-            }
+        let (signal, offset) = match ends {
+            None => (libc::SIGTRAP, blob::BEHIND_TRAP_OFFSET),
+            Some(way_back) => (way_back.signal, blob::WAY_BACK_OFFSET),
+        };
+        let (tid, end) = (steered.thread().tid(), self.address + offset);
+        move |event| {
+            event == Event::Signal(signal)
+                && ptrace::registers(tid).is_ok_and(|registers| registers.rip == end)
         }
     }
 
@@ -239,6 +240,8 @@ impl Puppet {
         for (index, entry) in batch.entries[range].iter().enumerate() {
             let start = index * blob::ENTRY_BYTES;
             put(start, entry.number.cast_unsigned());
+            // What a call that is never made seems to have said.
+            put(start + blob::RESULT_OFFSET, i64::from(-libc::ENOSYS).cast_unsigned());
             for (position, arg) in entry.args.iter().enumerate() {
                 let at = start + blob::ARGUMENT_OFFSET + position * 8;
                 match *arg {

@@ -12,6 +12,7 @@ use super::wire::Watch;
 use crate::hosts::{Host, Started};
 use crate::place;
 use crate::wait;
+use crate::witness::Witness;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ impl Criu {
         scene.begin()?;
         let files = Files::of(scene.hosts.shared());
         let destination = self.start_destination(&scene, &files)?;
+        let mut witness = Witness::begin()?;
         let watch = Watch::begin(&scene.hosts.a)?;
         let source = self.start_source(&scene, &files)?;
         let (a, b) = (&scene.hosts.a, &scene.hosts.b);
@@ -73,11 +75,13 @@ impl Criu {
         let downtime_ms = scene.downtime()?.ms();
         scene.is_whole()?;
         let [dump, send, restore] = files.read()?;
+        let machine_us = witness.longest_us(&(dump.began_us..restore.ended_us))?;
         let sent = wire.last().map_or(0, |last| last.bytes);
         Ok(Run {
             downtime_ms,
             in_freeze_ms: None,
             before_freeze_ms: None,
+            machine_ms: between_ms(0, machine_us),
             steps: vec![
                 step("dump", dump.ms()),
                 step("copy", send.ms()),

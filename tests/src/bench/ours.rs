@@ -7,6 +7,7 @@ use super::run::{Round, Run, steps};
 use super::subject::{BEFORE, Scene};
 use super::wire::{Sample, Watch};
 use crate::moved::Moved;
+use crate::witness::Witness;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::ops::Range;
@@ -19,10 +20,13 @@ pub(super) fn run(load: &Load) -> Result<Run> {
     let file = cost::file(hosts.shared(), "migrate");
     scene.begin()?;
     let hosts = &scene.hosts;
+    let mut witness = Witness::begin()?;
     let watch = Watch::begin(&hosts.a)?;
     let moved = migrate(&scene, &cost::measuring(&file)?)?;
     let wire = watch.end()?;
     let measured = cost::read(&file)?;
+    let machine_us = witness.longest_us(&(measured.began_us..measured.ended_us))?;
+    drop(witness);
     let downtime = scene.downtime()?;
     let mut destination = cost::of_running(&hosts.b, &agent)?;
     destination.cpu_ms -= before.cpu_ms;
@@ -33,6 +37,7 @@ pub(super) fn run(load: &Load) -> Result<Run> {
         downtime_ms: downtime.ms(),
         in_freeze_ms: downtime.within_ms(frozen.clone()),
         before_freeze_ms: downtime.within_ms(0..frozen.start),
+        machine_ms: between_ms(0, machine_us),
         steps: steps(&moved.summary()?["freeze_ms"])?,
         total_ms: measured.ms(),
         last_page_ms: Some(between_ms(frozen.end, measured.ended_us)),

@@ -100,6 +100,7 @@ pub(super) mod tests {
             downtime_ms,
             in_freeze_ms: Some(downtime_ms),
             before_freeze_ms: Some(0.0),
+            machine_ms: 1.5,
             steps: vec![step("stop", 1.0), step("build and wire", downtime_ms - 1.0)],
             total_ms: 1500.0,
             last_page_ms: Some(250.0),

@@ -15,6 +15,9 @@ pub struct Run {
     pub in_freeze_ms: Option<f64>,
     /// The same of the time before it, while the program was copied.
     pub before_freeze_ms: Option<f64>,
+    /// The longest that the machine itself kept a real-time thread from running meanwhile.
+    #[serde(default)]
+    pub machine_ms: f64,
     /// What made up the time in which it stood still, in order.
     pub steps: Vec<Step>,
     /// From the command to its end.

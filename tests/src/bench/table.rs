@@ -6,8 +6,9 @@ use super::spread::{Spread, short};
 use std::iter;
 
 /// What stands in every line, in this order.
-pub(super) const COLUMNS: [&str; 12] = [
+pub(super) const COLUMNS: [&str; 13] = [
     "downtime ms",
+    "the machine's ms",
     "of its steps ms",
     "total ms",
     "on the wire MiB",
@@ -25,10 +26,11 @@ pub(super) const COLUMNS: [&str; 12] = [
 const NOTHING: &str = "–";
 
 /// None where there is nothing.
-pub(super) fn spreads(runs: &[Run]) -> [Option<Spread>; 12] {
+pub(super) fn spreads(runs: &[Run]) -> [Option<Spread>; 13] {
     let of = |value: &dyn Fn(&Run) -> Option<f64>| Spread::of(runs.iter().filter_map(value));
     [
         of(&|run| Some(run.downtime_ms)),
+        of(&|run| Some(run.machine_ms)),
         of(&|run| Some(run.steps.iter().map(|step| step.ms).sum())),
         of(&|run| Some(run.total_ms)),
         of(&|run| Some(mib(run.wire_bytes))),

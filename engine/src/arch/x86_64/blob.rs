@@ -48,6 +48,9 @@ pub(crate) const CODE: [u8; 115] = [
     0x00, 0x0f, 0x05,
 ];
 
+/// Where a stub stands when it has met its trap.
+pub(crate) const BEHIND_TRAP_OFFSET: u64 = 77;
+
 /// Where a program stands when it has sent itself the signal (label 6).
 pub(crate) const WAY_BACK_OFFSET: u64 = 105;
 
@@ -92,6 +95,12 @@ mod tests {
     fn the_syscall_instruction_stands_where_we_say() {
         let at = usize::try_from(SYSCALL_OFFSET).unwrap();
         assert_eq!(CODE[at..at + 2], SYSCALL);
+    }
+
+    #[test]
+    fn a_stub_ends_behind_the_trap() {
+        let at = usize::try_from(BEHIND_TRAP_OFFSET).unwrap();
+        assert_eq!(CODE[at - 1], 0xcc);
     }
 
     #[test]
