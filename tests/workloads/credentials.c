@@ -1,4 +1,5 @@
-/* An ordinary user with groups, a capability that it may not use otherwise, and no way to more. */
+/* An ordinary user with groups, a capability that it may not use otherwise, and no way to more. So is its
+ * second thread, for which a trap waits that it has sent itself: it must not keep anybody from taking root away. */
 #include "prove.h"
 #include <grp.h>
 #include <linux/capability.h>
@@ -14,6 +15,35 @@ static bool capabilities_are(uint32_t effective, uint32_t permitted, uint32_t in
 	EXPECT(sets[0].effective == effective && sets[0].permitted == permitted
 		&& sets[0].inheritable == inheritable, "%x %x %x", sets[0].effective, sets[0].permitted,
 		sets[0].inheritable);
+	return true;
+}
+
+static atomic_long other_looks, other_user, other_traps;
+
+static void *other_thread(void *unused) {
+	(void)unused;
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	pthread_kill(pthread_self(), SIGTRAP);
+	for (;;) {
+		sigset_t waiting;
+		sigpending(&waiting);
+		other_traps = sigismember(&waiting, SIGTRAP);
+		other_user = syscall(SYS_geteuid);
+		other_looks++;
+		usleep(5000);
+	}
+	return NULL;
+}
+
+static bool other_is_as_it_was(void) {
+	for (long first = other_looks, tries = 0; other_looks < first + 2; tries++) {
+		EXPECT(tries < 1000, "the other thread stands still");
+		usleep(5000);
+	}
+	EXPECT_EQ(other_user, 1001);
+	EXPECT_EQ(other_traps, 1);
 	return true;
 }
 
@@ -33,7 +63,7 @@ static bool check(void) {
 	EXPECT_EQ(prctl(PR_CAPBSET_READ, CAP_CHOWN), 1);
 	EXPECT_EQ(prctl(PR_GET_DUMPABLE), 1);
 	EXPECT_EQ(open("/etc/shadow", O_RDONLY), -1);
-	return capabilities_are(NET_BIND, NET_BIND, NET_BIND);
+	return capabilities_are(NET_BIND, NET_BIND, NET_BIND) && other_is_as_it_was();
 }
 
 static void spoil(void) { prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); }
@@ -49,5 +79,7 @@ int main(void) {
 	NEED(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 	/* A change of user makes a process undumpable; a server that wants core files sets it back. */
 	NEED(prctl(PR_SET_DUMPABLE, 1) == 0);
+	pthread_t other;
+	NEED(pthread_create(&other, NULL, other_thread, NULL) == 0);
 	return prove(check, spoil);
 }
