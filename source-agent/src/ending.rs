@@ -363,7 +363,10 @@ mod tests {
         let (host, chain) = ("hostb".to_owned(), vec!["the link is gone".to_owned()]);
         let ending = Ending::MayRunThere { host, chain };
         let lines = ending.lines(Purpose::Clone).join("\n");
-        assert!(lines.contains("may run on hostb") && lines.contains("the link is gone"), "{lines}");
+        assert!(
+            lines.contains("may run on hostb") && lines.contains("the link is gone"),
+            "{lines}"
+        );
         assert!(!lines.contains("not cloned"), "{lines}");
         assert_eq!((ending.code(), ending.runs_on()), (4, RunsOn::Source));
     }

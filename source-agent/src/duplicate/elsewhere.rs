@@ -74,11 +74,13 @@ impl Cloning<'_> {
         copied
     }
 
-    /// Nothing is touched; what this host alone knows to be in the way needs no connection.
+    /// Nothing is touched; what this host alone knows to be in the way needs no connection. Its pages
+    /// come by fault there, for each process by itself.
     async fn look(&self) -> Result<Inspection, Ending> {
         let (pid, rules) = (self.duplicate.pid, self.duplicate.rules.into());
-        let looking =
-            spawn_blocking(move || inspection::look(pid, rules, Counting::Once, Moving::default()));
+        let looking = spawn_blocking(move || {
+            inspection::look(pid, rules, Counting::InEach, Moving::default())
+        });
         let Looked { outcome, .. } = looking.await??;
         outcome.map_err(Ending::Refused)
     }
