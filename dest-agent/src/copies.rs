@@ -127,6 +127,7 @@ impl Taking {
             source: self.connection.fingerprint(),
             names: self.connection.names().to_vec(),
             count: offer.count,
+            memory_bytes: offer.memory_bytes,
             memory_bytes_max,
             network_namespace: offer.network_namespace,
             scope: None,

@@ -15,6 +15,7 @@ pub mod control;
 pub mod copies;
 pub mod engine_thread;
 pub mod faults;
+mod footprint;
 pub mod gate;
 pub mod hello;
 pub mod holding;

@@ -9,7 +9,7 @@ use protocol::{Failure, MigrationId, Outcome, Phase, Refusal};
 use std::error::Error;
 use words::{
     FORGOTTEN, GIVEN_UP, GONE, IN_DOUBT, KEPT_HERE, MISSING, NOT_ENDED, NOT_LET_GO, STANDS_STILL,
-    and_then, cancelled, doubt, end, failed, forget, let_go, refused, send, wanted,
+    and_then, cancelled, doubt, end, failed, forget, let_go, may_run_there, refused, send, wanted,
 };
 
 /// What was to be done: the same failure is told differently of a move that was never meant.
@@ -37,6 +37,11 @@ pub(crate) enum Ending {
     Cancelled,
     /// It runs here.
     Failed(Vec<String>),
+    /// It runs here, and one more copy of it may run on that host.
+    MayRunThere {
+        host: String,
+        chain: Vec<String>,
+    },
     /// It ended here.
     Gone(Vec<String>),
     /// It stands still here.
@@ -136,7 +141,7 @@ impl Ending {
         match self {
             Self::Moved | Self::GivenUp | Self::KeptHere | Self::Movable => 0,
             Self::Refused(_) => 3,
-            Self::Failed(_) | Self::Gone(_) => 4,
+            Self::Failed(_) | Self::MayRunThere { .. } | Self::Gone(_) => 4,
             Self::Cancelled => 5,
             Self::InDoubt { .. }
             | Self::Forgotten { .. }
@@ -150,6 +155,7 @@ impl Ending {
     pub(crate) fn chain(self) -> Vec<String> {
         match self {
             Self::Failed(chain)
+            | Self::MayRunThere { chain, .. }
             | Self::StandsStill(chain)
             | Self::Gone(chain)
             | Self::InDoubt { chain, .. }
@@ -174,6 +180,7 @@ impl Ending {
             | Self::KeptHere
             | Self::Refused(_)
             | Self::Cancelled
+            | Self::MayRunThere { .. }
             | Self::Failed(_) => RunsOn::Source,
             Self::Gone(_) => RunsOn::Nowhere,
             Self::GivenUp
@@ -209,6 +216,10 @@ impl Ending {
                 let what = wanted(purpose).to_owned();
                 failure(vec![what, "cancelled by the operator".to_owned()])
             }
+            Self::MayRunThere { host, chain } => {
+                let note = Event::Note { text: may_run_there(host) };
+                failure(chain.clone()).into_iter().chain([note]).collect()
+            }
             Self::Failed(chain)
             | Self::StandsStill(chain)
             | Self::Gone(chain)
@@ -233,6 +244,7 @@ impl Ending {
             }
             Self::Cancelled => vec![cancelled(purpose).to_owned()],
             Self::Failed(chain) => explained(failed(purpose), chain),
+            Self::MayRunThere { host, chain } => explained(&may_run_there(host), chain),
             Self::Gone(chain) => explained(GONE, chain),
             Self::StandsStill(chain) => explained(STANDS_STILL, chain),
             Self::InDoubt { id, chain } => and_then(explained(IN_DOUBT, chain), doubt(*id)),
@@ -344,6 +356,19 @@ mod tests {
     fn a_check_that_fails_does_not_speak_of_a_move() {
         let lines = Ending::Failed(vec!["reach hostb".into()]).lines(Purpose::Check);
         assert_eq!(lines, ["It could not be checked. Nothing was touched.", "  reach hostb"]);
+    }
+
+    #[test]
+    fn a_copy_that_may_run_is_not_said_not_to() {
+        let (host, chain) = ("hostb".to_owned(), vec!["the link is gone".to_owned()]);
+        let ending = Ending::MayRunThere { host, chain };
+        let lines = ending.lines(Purpose::Clone).join("\n");
+        assert!(
+            lines.contains("may run on hostb") && lines.contains("the link is gone"),
+            "{lines}"
+        );
+        assert!(!lines.contains("not cloned"), "{lines}");
+        assert_eq!((ending.code(), ending.runs_on()), (4, RunsOn::Source));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Errand {
     /// How many copies there will be
     #[arg(long)]
     pub(super) count: u32,
+    /// What was offered of one of them
+    #[arg(long)]
+    pub(super) memory_bytes: u64,
     /// That all of them may have together
     #[arg(long)]
     pub(super) memory_bytes_max: u64,
@@ -59,6 +62,7 @@ impl Errand {
         command.arg("--source").arg(self.source.to_string());
         command.args(self.names.iter().map(|name| format!("--name={name}")));
         command.arg("--count").arg(self.count.to_string());
+        command.arg("--memory-bytes").arg(self.memory_bytes.to_string());
         command.arg("--memory-bytes-max").arg(self.memory_bytes_max.to_string());
         if let Some(scope) = &self.scope {
             command.arg("--scope").arg(scope);
@@ -80,7 +84,7 @@ pub fn run(errand: &Errand) -> Result<ExitCode> {
     }
     enter(errand.network_namespace).context("enter namespaces")?;
     let rules = file::rules(&errand.config, &errand.source, &errand.names)?;
-    let terms = Terms { rules };
+    let terms = Terms::new(rules, errand.count, errand.memory_bytes_max);
     if errand.only_judge {
         judge(&terms, errand).say()?;
         return Ok(ExitCode::SUCCESS);
@@ -93,7 +97,7 @@ pub fn run(errand: &Errand) -> Result<ExitCode> {
 }
 
 fn judge(terms: &Terms, errand: &Errand) -> Word {
-    let judged = terms.judge(&errand.inventory(), errand.count, errand.memory_bytes_max);
+    let judged = terms.judge(&errand.inventory(), errand.memory_bytes);
     match judged {
         Ok(refusals) => Word::Judged(refusals.iter().map(Said::from).collect()),
         Err(error) => Word::Failed(vec![error.to_string(), error.source.to_string()]),
@@ -129,6 +133,7 @@ mod tests {
             source: format!("SHA256:{}A", "B".repeat(42)).parse().unwrap(),
             names: vec!["hosta".to_owned(), "-odd".to_owned()],
             count: 3,
+            memory_bytes: 5,
             memory_bytes_max: u64::MAX,
             network_namespace: true,
             scope: Some("/sys/fs/cgroup/migrate-1.scope".into()),

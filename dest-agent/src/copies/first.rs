@@ -9,6 +9,7 @@ use std::io::{self, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 /// How often it is looked whether a copy has ended.
@@ -88,7 +89,10 @@ impl Drop for First {
         if let Some(mut child) = self.child.take() {
             // One that has ended already is what was wanted.
             let _ = child.kill();
-            let _ = child.wait();
+            // It may not be able to end yet, and we may be dropped where nobody may wait. Without a
+            // thread it is reaped when this agent ends.
+            let reaper = thread::Builder::new().name("reaper".to_owned());
+            let _ = reaper.spawn(move || child.wait());
         }
     }
 }

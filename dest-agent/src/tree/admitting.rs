@@ -1,11 +1,9 @@
 //! The rules held against what comes, and not only against what was announced.
 
 use super::Parts;
-use crate::report;
+use crate::{footprint, report};
 use engine::image::{Layout, TreeImage};
-use engine::memory::PAGE_BYTES;
 use protocol::{Failure, Phase, Refusal};
-use std::fs;
 
 impl Parts {
     /// Before a stub of it is made, or a file mapped.
@@ -24,8 +22,7 @@ impl Parts {
         else {
             return Ok(());
         };
-        let here: u64 = pids.iter().map(|&pid| anonymous_bytes(pid)).sum();
-        match rules.against_memory(here.saturating_add(missing.saturating_mul(PAGE_BYTES))) {
+        match rules.against_memory(footprint::bytes(pids, missing)) {
             Some(found) => Err(refused(Phase::Rounds, &found)),
             None => Ok(()),
         }
@@ -39,9 +36,7 @@ impl Parts {
         if let Some(found) = found {
             return Err(refused(Phase::Final, &found));
         }
-        let runs = image.missing.iter().flat_map(|missing| missing.runs.chunks_exact(2));
-        let missing = runs.fold(0_u64, |sum, run| sum.saturating_add(run[1]));
-        self.admit_memory(pids, missing)
+        self.admit_memory(pids, footprint::missing_pages(image))
     }
 
     /// When all is open: by what is there, and not by what it was called.
@@ -56,14 +51,4 @@ impl Parts {
 
 fn refused(phase: Phase, found: &Refusal) -> Failure {
     report::because(phase, "admit", &found.object, &format!("it {}", found.reason))
-}
-
-/// Resident and swapped, of shared memory what this process has touched: proc_pid_status(5).
-fn anonymous_bytes(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    ["RssAnon:", "RssShmem:", "VmSwap:"].iter().map(|name| kib(name) << 10).sum()
 }

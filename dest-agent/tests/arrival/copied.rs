@@ -229,6 +229,25 @@ async fn an_image_that_names_another_one_of_this_host_is_given_up() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_memory_than_was_offered_or_is_allowed_is_given_up() -> Result {
+    let mut scene = Scene::new("[default]\nmemory_mib_max = 1\n").await?;
+    scene.recorded.inventory.memory_bytes = 1 << 20;
+    let offer = Offer { memory_bytes: 1, ..scene.offer() };
+    scene.line.say(Message::Offer(offer)).await?;
+    scene.line.send(scene.recorded.inventory.encode_to_vec().into()).await?;
+    let told = scene.is_given_up().await?;
+    assert!(told.contains("has 1 MiB of memory, and 0 MiB of it were offered"), "{told}");
+
+    (scene.connection, scene.line) = call(&scene.agent).await?;
+    scene.is_accepted().await?;
+    let image = scene.image("image", None)?;
+    scene.send(&image).await?;
+    let told = scene.is_given_up().await?;
+    assert!(told.contains("of memory, and the destination's policy allows 1"), "{told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_inventory_and_no_image_is_given_up() -> Result {
     let mut scene = Scene::new("").await?;
     let offer = Offer { inventory_bytes: 3, ..scene.offer() };

@@ -7,7 +7,7 @@ use crate::attempt::new_id;
 use crate::bulk::stream_head;
 use crate::cli::{Duplicate, Moving};
 use crate::connection::{self, Peer};
-use crate::ending::{Ending, Purpose};
+use crate::ending::{self, Ending, Purpose};
 use crate::events::{Event, RestoreSummary};
 use crate::home::Home;
 use crate::inspection::{self, Looked};
@@ -74,11 +74,13 @@ impl Cloning<'_> {
         copied
     }
 
-    /// Nothing is touched; what this host alone knows to be in the way needs no connection.
+    /// Nothing is touched; what this host alone knows to be in the way needs no connection. Its pages
+    /// come by fault there, for each process by itself.
     async fn look(&self) -> Result<Inspection, Ending> {
         let (pid, rules) = (self.duplicate.pid, self.duplicate.rules.into());
-        let looking =
-            spawn_blocking(move || inspection::look(pid, rules, Counting::Once, Moving::default()));
+        let looking = spawn_blocking(move || {
+            inspection::look(pid, rules, Counting::InEach, Moving::default())
+        });
         let Looked { outcome, .. } = looking.await??;
         outcome.map_err(Ending::Refused)
     }
@@ -127,11 +129,14 @@ impl Cloning<'_> {
     async fn start_one(&mut self, line: &mut Line) -> Result<(), Ending> {
         let ready = async { Ok(line.hear(WORK_WAIT).await?) };
         match self.unless_cancelled(ready).await? {
-            Message::Ready(_) => line.say(Message::Start(Start {})).await?,
+            Message::Ready(_) => {}
             other => return Err(instead(other)),
         }
         // It is to run: whether it does is waited for, whoever cancels.
-        match line.hear(WORK_WAIT).await? {
+        let told = line.say(Message::Start(Start {})).await;
+        told.map_err(|error| self.in_doubt(&error))?;
+        let heard = line.hear(WORK_WAIT).await;
+        match heard.map_err(|error| self.in_doubt(&error))? {
             Message::Runs(runs) => {
                 self.run += 1;
                 self.tell(runs);
@@ -139,6 +144,11 @@ impl Cloning<'_> {
             }
             other => Err(instead(other)),
         }
+    }
+
+    /// It may have its word, and nobody says what became of it.
+    fn in_doubt(&self, error: &LineError) -> Ending {
+        Ending::MayRunThere { host: self.host.clone(), chain: ending::chain(error) }
     }
 
     fn tell(&self, runs: Runs) {

@@ -29,6 +29,14 @@ pub(super) fn failed(purpose: Purpose) -> &'static str {
     }
 }
 
+/// The last word of a copy was on its way when nothing more was heard.
+pub(super) fn may_run_there(host: &str) -> String {
+    format!(
+        "It runs here as before. One more copy of it may run on {host}: the connection ended before \
+         that was known. Look there."
+    )
+}
+
 /// What a cancelled command was about to do.
 pub(super) fn wanted(purpose: Purpose) -> &'static str {
     match purpose {

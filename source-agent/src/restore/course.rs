@@ -183,7 +183,10 @@ fn start_holder(state: &Path) -> Result<Holder, Error> {
     let socket: PathBuf = state.join(format!("restore-{id}.sock"));
     let mut command = Command::new("/proc/self/exe");
     command.arg("holder").arg("--socket").arg(&socket).stdout(Stdio::null());
-    Holder::spawn(&mut command)
+    let holder = Holder::spawn(&mut command)?;
+    // No successor comes, and a holder that is killed could not remove it. It listens without a name.
+    fs::remove_file(&socket).on("remove", || Object::File { path: socket.display().to_string() })?;
+    Ok(holder)
 }
 
 impl Running {
