@@ -185,7 +185,8 @@ fn start_holder(state: &Path) -> Result<Holder, Error> {
     command.arg("holder").arg("--socket").arg(&socket).stdout(Stdio::null());
     let holder = Holder::spawn(&mut command)?;
     // No successor comes, and a holder that is killed could not remove it. It listens without a name.
-    fs::remove_file(&socket).on("remove", || Object::File { path: socket.display().to_string() })?;
+    fs::remove_file(&socket)
+        .on("remove", || Object::File { path: socket.display().to_string() })?;
     Ok(holder)
 }
 
