@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// The operator's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Trees on their way here at once. Each costs two network windows: 24 MiB at most.
+    /// Trees on their way here at once. Each costs two network windows: 17 MiB at most, and up to three
+    /// times as much in the packets that they came in.
     pub trees_max: usize,
     /// Memory in bytes that arriving trees must leave free, as MemAvailable counts it.
     pub reserve_bytes: u64,

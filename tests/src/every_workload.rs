@@ -63,7 +63,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// These say something else than the others, and have tests of their own.
-    const APART: &[&str] = &["cut_off", "heartbeat", "load", "memory", "tracer"];
+    const APART: &[&str] = &["cut_off", "heartbeat", "load", "memory", "tracer", "witness"];
 
     fn listed() -> BTreeSet<String> {
         let mut names = BTreeSet::new();

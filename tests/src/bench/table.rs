@@ -163,6 +163,7 @@ mod tests {
             "64-mib",
             "migrate",
             "8.00 (7.00–9.00)",
+            "1.50",
             "8.00",
             "1500",
             "512",
@@ -188,7 +189,7 @@ mod tests {
         let said = markdown(&results());
         assert!(said.starts_with("3 runs of each, with CRIU 4.1;"), "{said}");
         assert!(
-            said.contains("| 64 MiB, idle | migrate | 8.00 (7.00–9.00) | 8.00 (7.00–9.00) | 1500 (1500–1500) |"),
+            said.contains("| 64 MiB, idle | migrate | 8.00 (7.00–9.00) | 1.50 (1.50–1.50) | 8.00 (7.00–9.00) |"),
             "{said}"
         );
         assert!(said.contains("build and wire 7.00, stop 1.00 |"), "{said}");
